@@ -1,0 +1,98 @@
+"""Checks of arguments: each raises an error that names the argument, what was expected, what came.
+
+A check of values reads the tensor, so the hot path (`forward`) calls only those of shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def instance(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
+
+
+def positive(name: str, value: Any, *, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def probability(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name}: expected a probability in [0, 1), got {value}")
+
+
+def shape(name: str, value: Tensor, expected: tuple[int | None, ...], meaning: str = "") -> None:
+    """The tensor's sizes are those expected; None stands for any size."""
+    instance(name, value, Tensor)
+    got = tuple(value.shape)
+    if len(got) != len(expected) or any(
+        e is not None and e != g for e, g in zip(expected, got, strict=True)
+    ):
+        wanted = ", ".join("*" if e is None else str(e) for e in expected)
+        detail = f" ({meaning})" if meaning else ""
+        raise ValueError(f"{name}: expected shape [{wanted}]{detail}, got {list(got)}")
+
+
+def rows(name: str, value: Tensor, expected: int, meaning: str) -> None:
+    """The tensor has a first dimension of the expected size."""
+    instance(name, value, Tensor)
+    if value.dim() == 0 or value.shape[0] != expected:
+        raise ValueError(
+            f"{name}: expected {meaning}, {expected} in all, got shape {list(value.shape)}"
+        )
+
+
+def floating(name: str, value: Tensor) -> None:
+    instance(name, value, Tensor)
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}")
+
+
+def integers(name: str, value: Tensor, expected: tuple[int | None, ...]) -> None:
+    instance(name, value, Tensor)
+    if value.dtype not in _INTEGER_TYPES:
+        raise TypeError(f"{name}: expected integers, got {value.dtype}")
+    shape(name, value, expected)
+
+
+def index_range(name: str, value: Tensor, size: int | None) -> None:
+    """Every value is in [0, size), or at least not negative where no size is given."""
+    bad = value < 0 if size is None else (value < 0) | (value >= size)
+    wanted = "0 or more" if size is None else f"0 to {size - 1}" if size else "no entries"
+    first_bad(bad, lambda i: f"{name}[{i}]: expected {wanted}, got {int(value[i])}")
+
+
+def non_decreasing(name: str, value: Tensor, rule: str) -> None:
+    first_bad(
+        value[1:] < value[:-1],
+        lambda i: f"{name}[{i + 1}]: {rule}, and this one comes after a larger one",
+    )
+
+
+def offsets(name: str, value: Tensor, total: int, count: int | None = None) -> None:
+    """Offsets begin at 0, never fall, and end at the number of values."""
+    integers(name, value, (None if count is None else count + 1,))
+    if value.shape[0] == 0 or int(value[0]) != 0:
+        got = int(value[0]) if value.shape[0] else "no offsets"
+        raise ValueError(f"{name}[0]: expected 0, got {got}")
+    non_decreasing(name, value, "offsets must not fall")
+    if int(value[-1]) != total:
+        raise ValueError(
+            f"{name}[-1]: expected the number of values, {total}, got {int(value[-1])}"
+        )
+
+
+def first_bad(bad: Tensor, message: Callable[[int], str]) -> None:
+    """Raise a ValueError for the first true entry."""
+    if bad.numel() and bool(bad.any()):
+        raise ValueError(message(int(bad.to(torch.uint8).argmax())))
