@@ -1,6 +1,8 @@
 """Modular graph-neural-network layers for multimodal sequences."""
 
+from mmgraph import kernels, nn
 from mmgraph.graph import EdgeSet, SequenceGraph
+from mmgraph.kernels import backend_report, use_backend
 from mmgraph.schema import GraphSchema
 
 __version__ = "0.1.0"
@@ -9,4 +11,8 @@ __all__ = [
     "EdgeSet",
     "GraphSchema",
     "SequenceGraph",
+    "backend_report",
+    "kernels",
+    "nn",
+    "use_backend",
 ]

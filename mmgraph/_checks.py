@@ -19,6 +19,11 @@ def instance(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
 
 
+def boolean(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__} {value!r}")
+
+
 def positive(name: str, value: Any, *, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}")

@@ -126,6 +126,11 @@ class EdgeSet:
         return self.ptr.shape[0] - 1
 
     @property
+    def num_neighbours(self) -> int:
+        """Number of nodes that may be neighbours (sources), with or without edges."""
+        return self.num_centres if self.transpose is None else self.transpose.num_centres
+
+    @property
     def device(self) -> torch.device:
         """Where the edges live."""
         return self.ptr.device
@@ -344,7 +349,7 @@ class SequenceGraph:
         # A loop that a user names otherwise than `self` is an edge like any other.
         is_self = edge_type == 0
 
-        def edge_set(chosen: Tensor | None) -> EdgeSet:
+        def edge_set(chosen: Tensor | None, num_relations: int) -> EdgeSet:
             if chosen is None:
                 ids = torch.arange(index.shape[0], device=device)
                 neighbours, centres, relation = index, centre, edge_type
@@ -352,7 +357,7 @@ class SequenceGraph:
                 ids = chosen.nonzero().squeeze(1)
                 neighbours, centres, relation = index[ids], centre[ids], edge_type[ids]
             return EdgeSet._from_sorted(
-                neighbours, centres, ids, relation, schema.num_relations, num_nodes, num_nodes
+                neighbours, centres, ids, relation, num_relations, num_nodes, num_nodes
             )
 
         type_ptr = ptr_of(node_type, schema.num_types).cpu()
@@ -376,9 +381,10 @@ class SequenceGraph:
             occurrence_ptr=ptr_of(occurrence_node, num_nodes),
             occurrence_node=occurrence_node,
             occurrence_position=occurrence_position,
-            edges=edge_set(None),
-            homogeneous=edge_set(same_type),
-            heterogeneous=edge_set(~same_type | is_self),
+            edges=edge_set(None, schema.num_relations),
+            # Only those of `homogeneous_relations` occur: a bound of 4 unless some were appended.
+            homogeneous=edge_set(same_type, schema.homogeneous_relations[-1] + 1),
+            heterogeneous=edge_set(~same_type | is_self, schema.num_relations),
             step_edges=EdgeSet._from_sorted(
                 step_node, step_batch, steps, None, 0, num_nodes, num_graphs
             ),

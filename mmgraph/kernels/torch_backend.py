@@ -1,0 +1,82 @@
+"""Plain PyTorch: the reference. Any device, any float type, derivatives of any order."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmgraph.graph import EdgeSet
+
+
+def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
+    centre = edges.centre.unsqueeze(1).expand_as(scores)
+    # A softmax does not depend on the number subtracted, so that needs no gradient.
+    highest = scores.detach().new_zeros(edges.num_centres, scores.shape[1])
+    highest = highest.scatter_reduce(0, centre, scores.detach(), "amax", include_self=False)
+    exponential = (scores - highest.index_select(0, edges.centre)).exp()
+    total = _sum_by_centre(exponential, edges)
+    return exponential / total.index_select(0, edges.centre)
+
+
+def edge_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edges: EdgeSet,
+    relation_weight: Tensor | None,
+    negative_slope: float | None,
+    edge_bias: Tensor | None,
+    edge_scale: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    products = query.index_select(0, edges.centre) * key.index_select(0, edges.index)
+    if relation_weight is not None:
+        assert edges.relation is not None
+        products = products * relation_weight.index_select(0, edges.relation)
+    scores = products.sum(-1)
+    if negative_slope is not None:
+        scores = F.leaky_relu(scores, negative_slope)
+    if edge_bias is not None:
+        scores = scores + edge_bias
+    alpha = edge_softmax(scores, edges)
+    weight = alpha if edge_scale is None else alpha * edge_scale
+    return aggregate(value, edges, weight, "sum"), alpha
+
+
+def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str) -> Tensor:
+    messages = value.index_select(0, edges.index)
+    if weight is not None:
+        messages = messages * weight.unsqueeze(-1)
+    if reduce == "max":
+        return _max_by_centre(messages, edges)
+    total = _sum_by_centre(messages, edges)
+    if reduce == "mean":
+        total = total / edges.ptr.diff().clamp(min=1).view(-1, 1, 1)
+    return total
+
+
+def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+    bounds = ptr.tolist()
+    return torch.cat(
+        [x[a:b] @ w for a, b, w in zip(bounds[:-1], bounds[1:], weight.unbind(), strict=True)]
+    )
+
+
+def _sum_by_centre(messages: Tensor, edges: EdgeSet) -> Tensor:
+    zeros = messages.new_zeros(edges.num_centres, *messages.shape[1:])
+    return zeros.index_add(0, edges.centre, messages)
+
+
+def _max_by_centre(messages: Tensor, edges: EdgeSet) -> Tensor:
+    """Maxima by the edge that gives each: of equal ones the first gets the gradient."""
+    num_edges = messages.shape[0]
+    centre = edges.centre.view(-1, 1, 1).expand_as(messages)
+    highest = messages.detach().new_zeros(edges.num_centres, *messages.shape[1:])
+    highest = highest.scatter_reduce(0, centre, messages.detach(), "amax", include_self=False)
+    attains = (messages == highest.index_select(0, edges.centre)) | messages.isnan()
+    position = torch.arange(num_edges, device=messages.device).view(-1, 1, 1)
+    first = torch.full(highest.shape, num_edges, device=messages.device)
+    first = first.scatter_reduce(0, centre, position.where(attains, num_edges), "amin")
+    # Centres without neighbours read the row of zeros after the last edge.
+    padded = torch.cat([messages, messages.new_zeros(1, *messages.shape[1:])])
+    return padded.gather(0, first)

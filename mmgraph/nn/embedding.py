@@ -1,0 +1,279 @@
+"""From a graph's nodes to their first states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module, ModuleDict, Parameter
+from torch.nn import functional as F
+
+from mmgraph import _checks as check
+from mmgraph.graph import SequenceGraph
+from mmgraph.nn._init import Factory, uniform_
+from mmgraph.schema import GraphSchema
+
+
+class CodeCentres:
+    r"""Says that a modality's codes are embedded by a learned table that starts from the centres.
+
+    The centres are scaled by one factor into :math:`\pm 1/\sqrt{\text{channels}}`, the range of
+    all other weights, as in MMSR's released code.
+
+    Args:
+        centres: ``[num_codes, channels]``, such as :attr:`mmgraph.ModalityCodebook.centres`.
+
+    Raises:
+        TypeError: if the centres are not floating-point numbers.
+        ValueError: if they are not a matrix of finite numbers.
+    """
+
+    def __init__(self, centres: Tensor) -> None:
+        _finite_matrix("centres", centres)
+        self.centres = centres
+
+
+class FrozenFeatures(Module):
+    r"""Says that a modality's nodes are fixed feature vectors behind a learned projection.
+
+    .. math::
+        e_n = W_m f_n
+
+    With codes ``torch.arange(num_items)[:, None]`` each item's own vector is its node: MMSR without
+    codes. A row of NaN is a missing vector, which must not be a node (code -1); it embeds as zeros.
+
+    Args:
+        features: ``[num_rows, width]``; kept as a buffer outside of ``state_dict``.
+
+    Raises:
+        TypeError: if the features are not floating-point numbers.
+        ValueError: if they are not a matrix, or a row is neither finite nor missing as a whole.
+    """
+
+    features: Tensor
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        _finite_matrix("features", features, missing_rows=True)
+        self.register_buffer("features", features.nan_to_num(0.0), persistent=False)
+
+
+class NodeEmbedding(Module):
+    r"""The first state of every node: what it is, of which type, and where it occurs.
+
+    .. math::
+        h_i^0 = W [e_i ; e_{type(i)} ; e_{pos(i)}]
+
+    where :math:`e_{pos(i)}` is the mean over every position at which the node occurs. The product
+    is taken apart, :math:`W = [W_e\, W_t\, W_p]`, so that types and positions are projected once
+    per table row.
+
+    Source: Hu et al., "Adaptive Multi-Modalities Fusion in Sequential Recommendation Systems",
+    CIKM 2023, arXiv 2308.15980.
+
+    Args:
+        schema: the node types.
+        tables: per modality the number of ids (a learned table), :class:`CodeCentres` (a learned
+            table that starts from them), or :class:`FrozenFeatures` (a learned projection).
+        channels: size of a node's state.
+        max_length: number of positions; may be ``None`` without position embeddings.
+        use_type: whether to embed the type.
+        use_position: whether to embed positions.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shape:
+        a :class:`~mmgraph.SequenceGraph` to ``[num_nodes, channels]``.
+
+    Raises:
+        TypeError: if an argument is not of its kind.
+        ValueError: if a modality has no table or a table no modality, the centres' width is not
+            ``channels``, or a graph's ids or positions lie beyond the tables.
+    """
+
+    def __init__(
+        self,
+        schema: GraphSchema,
+        tables: Mapping[str, int | CodeCentres | FrozenFeatures],
+        channels: int,
+        max_length: int | None = None,
+        *,
+        use_type: bool = True,
+        use_position: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check.instance("schema", schema, GraphSchema)
+        check.positive("channels", channels)
+        check.boolean("use_type", use_type)
+        check.boolean("use_position", use_position)
+        if set(tables) != set(schema.modalities):
+            raise ValueError(
+                f"tables: expected one for each of {schema.modalities}, got {tuple(tables)}"
+            )
+        if max_length is not None:
+            check.positive("max_length", max_length)
+        elif use_position:
+            raise ValueError("max_length: expected the number of positions, got None")
+        factory = Factory(device=device, dtype=dtype)
+        self.schema, self.channels, self.max_length = schema, channels, max_length
+        self.tables = ModuleDict(
+            {m: _table(m, tables[m], channels, factory) for m in schema.modalities}
+        )
+        self._num_ids = tuple(self._tables[m].num_ids for m in schema.modalities)
+        self.type_embedding = (
+            Parameter(torch.empty(schema.num_types, channels, **factory)) if use_type else None
+        )
+        self.position_embedding = (
+            Parameter(torch.empty(max_length, channels, **factory))
+            if use_position and max_length is not None
+            else None
+        )
+        parts = 1 + use_type + use_position
+        self.weight = Parameter(torch.empty(channels, parts * channels, **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew; tables with centres start from them again."""
+        for table in self._tables.values():
+            table.reset_parameters()
+        for parameter in (self.type_embedding, self.position_embedding, self.weight):
+            if parameter is not None:
+                uniform_(parameter, self.channels)
+
+    def table(self, modality: str) -> Tensor:
+        """What every id of a modality is embedded by, before :math:`W`: ``[num_ids, channels]``.
+
+        Raises:
+            ValueError: if there is no such modality.
+        """
+        self.schema.type_id(modality)
+        rows: Tensor = self.tables[modality](None)
+        return rows
+
+    def forward(self, graph: SequenceGraph) -> Tensor:
+        self._check(graph)
+        bounds = graph.type_ptr.tolist()
+        rows = [
+            table(graph.node_id[a:b])
+            for table, a, b in zip(self._tables.values(), bounds[:-1], bounds[1:], strict=True)
+        ]
+        weights = list(torch.split(self.weight, self.channels, dim=1))
+        x = F.linear(torch.cat(rows), weights.pop(0))
+        if self.type_embedding is not None:
+            x = x + F.linear(self.type_embedding, weights.pop(0)).index_select(0, graph.node_type)
+        if self.position_embedding is not None:
+            x = x + F.embedding_bag(
+                graph.occurrence_position,
+                F.linear(self.position_embedding, weights.pop(0)),
+                graph.occurrence_ptr,
+                mode="mean",
+                include_last_offset=True,
+            )
+        return x
+
+    @property
+    def _tables(self) -> dict[str, _Learned | _Projected]:
+        return cast("dict[str, _Learned | _Projected]", self.tables)
+
+    def _check(self, graph: SequenceGraph) -> None:
+        if graph.schema != self.schema:
+            raise ValueError(f"graph.schema: expected {self.schema}, got {graph.schema}")
+        ids = zip(self.schema.modalities, self._num_ids, graph.id_bounds, strict=True)
+        for modality, size, bound in ids:
+            if bound > size:
+                raise ValueError(
+                    f"graph: expected {modality} ids below {size}, the size of its table, "
+                    f"got {bound - 1}"
+                )
+        if self.position_embedding is not None and graph.num_positions > (self.max_length or 0):
+            raise ValueError(
+                f"graph: expected histories of at most max_length = {self.max_length} steps, got "
+                f"one of {graph.num_positions}; cut them by the builder's max_length"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"channels={self.channels}, max_length={self.max_length}, "
+            f"use_type={self.type_embedding is not None}, "
+            f"use_position={self.position_embedding is not None}"
+        )
+
+
+class _Learned(Module):
+    """A learned row per id, which may start from code centres."""
+
+    def __init__(
+        self, num_ids: int, channels: int, centres: Tensor | None, factory: Factory
+    ) -> None:
+        super().__init__()
+        self.num_ids, self.channels = num_ids, channels
+        self.weight = Parameter(torch.empty(num_ids, channels, **factory))
+        self._start = centres
+
+    def reset_parameters(self) -> None:
+        if self._start is None:
+            uniform_(self.weight, self.channels)
+            return
+        largest = self._start.abs().max().clamp(min=torch.finfo(self._start.dtype).tiny)
+        with torch.no_grad():
+            self.weight.copy_(self._start / largest / math.sqrt(self.channels))
+
+    def forward(self, ids: Tensor | None) -> Tensor:
+        return self.weight if ids is None else F.embedding(ids, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_ids}, {self.channels}{'' if self._start is None else ', from centres'}"
+
+
+class _Projected(Module):
+    """Frozen rows behind a learned projection."""
+
+    def __init__(self, source: FrozenFeatures, channels: int, factory: Factory) -> None:
+        super().__init__()
+        self.num_ids = source.features.shape[0]
+        self.source = source
+        self.projection = Linear(source.features.shape[1], channels, bias=False, **factory)
+        source.to(self.projection.weight.device, self.projection.weight.dtype)
+
+    def reset_parameters(self) -> None:
+        self.projection.reset_parameters()
+
+    def forward(self, ids: Tensor | None) -> Tensor:
+        features = self.source.features
+        projected: Tensor = self.projection(features if ids is None else features[ids])
+        return projected
+
+
+def _table(
+    modality: str,
+    source: int | CodeCentres | FrozenFeatures,
+    channels: int,
+    factory: Factory,
+) -> _Learned | _Projected:
+    if isinstance(source, FrozenFeatures):
+        return _Projected(source, channels, factory)
+    if isinstance(source, CodeCentres):
+        num_ids, width = source.centres.shape
+        if width != channels:
+            raise ValueError(
+                f"tables[{modality!r}]: expected centres of width channels = {channels}, got "
+                f"{width}; fit the codebook with components={channels}"
+            )
+        return _Learned(num_ids, channels, source.centres, factory)
+    check.positive(f"tables[{modality!r}]", source)
+    return _Learned(source, channels, None, factory)
+
+
+def _finite_matrix(name: str, value: Tensor, *, missing_rows: bool = False) -> None:
+    check.floating(name, value)
+    check.shape(name, value, (None, None))
+    bad = ~value.isfinite().all(dim=1)
+    if missing_rows:
+        bad &= ~value.isnan().all(dim=1)
+    expected = "finite numbers" + (" or a row of NaN" if missing_rows else "")
+    check.first_bad(bad, lambda i: f"{name}[{i}]: expected {expected}, got {value[i].tolist()[:8]}")
