@@ -46,6 +46,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # torch.nn.Module's say nothing about ours
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"
 autodoc_typehints_description_target = "documented"
@@ -57,7 +58,12 @@ napoleon_custom_sections = [("Shape", "params_style")]
 # What a docstring's example may use without importing it.
 doctest_global_setup = """
 import torch
+from torch import Tensor
+from torch.nn import Module
 import mmgraph
+from mmgraph import *
+from mmgraph.kernels import *
+from mmgraph.nn import *
 torch.manual_seed(0)
 """
 doctest_default_flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -68,12 +74,11 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"(collections|enum|networkx|np|numpy|os|pathlib|scipy|sklearn|matplotlib|torch|typing)\..*",
+        r"(collections|matplotlib|networkx|np|numpy|os|pathlib|scipy|sklearn|torch|typing)\..*",
     ),
-    (
-        "py:.*",
-        r"(Any|ArrayLike|Axes|Callable|Iterable|Iterator|Literal|Mapping|Path|Sequence|Tensor)",
-    ),
+    ("py:.*", r"(Any|ArrayLike|Axes|Callable|Iterable|Iterator|Literal|Mapping|Path|Sequence)"),
+    ("py:.*", r"(Module|Parameter|Tensor)"),
+    ("py:.*", r"mmgraph\..*\._\w+"),  # private type variables and aliases
 ]
 
 html_theme = "furo"
