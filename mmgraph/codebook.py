@@ -166,23 +166,27 @@ class ModalityCodebook:
         self._check_enough(rows)
         with _Progress(self.progress) as progress:
             basis, offset = self._fit_compression(rows, progress)
-            # Compressed once, by chunks, to the single precision that k-means works in.
+            # Compressed once, by chunks, to the single precision that k-means works in, and to a
+            # size whose squares stay inside it.
+            scale = 1.0 if self.metric == "cosine" else float(abs(rows).max()) or 1.0
             chunks = _chunks(np.arange(rows.shape[0]), rows.shape[1])
             projected = (self._project(rows[chunk], basis, offset) for chunk in chunks)
-            points = _stack([z[alive].astype(np.float32) for z, alive in projected])
+            points = _stack([(z[alive] / scale).astype(np.float32) for z, alive in projected])
             if points.shape[0] < self.num_codes:
                 raise ValueError(
                     f"components: the compression to {self.components} keeps something of only "
                     f"{points.shape[0]} rows, fewer than num_codes = {self.num_codes}"
                 )
             centres = _cluster(points, self.num_codes, self.seed, progress)
-        if not np.isfinite(centres).all():
-            raise ValueError("features: too large to square in single precision; scale them down")
         if self.metric == "cosine":
             # A centre of length zero, between opposite rows, is at distance 1 from every row.
-            length = np.linalg.norm(centres.astype(np.float64), axis=1, keepdims=True)
-            centres = (centres / np.where(length > 0, length, 1.0)).astype(np.float32)
-        self._fitted = _Fitted(rows.shape[1], centres, basis, offset)
+            length = np.linalg.norm(centres, axis=1, keepdims=True)
+            centres /= np.where(length > 0, length, 1.0)
+        with np.errstate(over="ignore"):
+            single = (centres * scale).astype(np.float32)
+        if not np.isfinite(single).all():
+            raise ValueError("features: too large for centres in float32; scale them down")
+        self._fitted = _Fitted(rows.shape[1], single, basis, offset)
         return self
 
     def transform(self, features: Any) -> Codes:
@@ -483,6 +487,9 @@ class _Features:
                 f"(a missing row of a sparse matrix has no entry), got {matrix.data[entry]}"
             )
         matrix.eliminate_zeros()
+        if max(matrix.nnz, *matrix.shape) < 2**31:  # scikit-learn takes no wider indices
+            matrix.indptr = matrix.indptr.astype(np.int32)
+            matrix.indices = matrix.indices.astype(np.int32)
         return cls(matrix, np.diff(matrix.indptr) > 0)
 
 
@@ -522,7 +529,7 @@ class _Progress:
 
 def _cluster(
     points: Any, num_codes: int, seed: int, progress: _Progress
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.float64]:
     """Mini-batch k-means by whole passes, which are what progress and the end are judged by."""
     from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
     from sklearn.metrics import pairwise_distances_argmin_min
@@ -553,7 +560,7 @@ def _cluster(
         if not total < before * (1.0 - _TOLERANCE):
             break
         before = total
-    return np.asarray(model.cluster_centers_, dtype=np.float32)
+    return np.asarray(model.cluster_centers_, dtype=np.float64)
 
 
 def _require(package: str, user: str) -> None:
