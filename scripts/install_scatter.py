@@ -76,7 +76,7 @@ def main() -> None:
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for leftover in folder.glob(".building-*"):  # of a build that was killed
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
         for package in PACKAGES:
             version = pinned_version(package, constraints)
             built = sorted(folder.glob(f"{package.replace('-', '_')}-{version}-*.whl"))
