@@ -1,6 +1,7 @@
 """Modular graph-neural-network layers for multimodal sequences."""
 
 from mmgraph import kernels, nn
+from mmgraph.builder import SequenceGraphBuilder
 from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.kernels import backend_report, use_backend
 from mmgraph.schema import GraphSchema
@@ -11,6 +12,7 @@ __all__ = [
     "EdgeSet",
     "GraphSchema",
     "SequenceGraph",
+    "SequenceGraphBuilder",
     "backend_report",
     "kernels",
     "nn",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -390,7 +391,7 @@ class SequenceGraph:
             ),
             id_bounds=tuple(
                 int(node_id[a:b].max()) + 1 if b > a else 0
-                for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+                for a, b in pairwise(bounds)
             ),
             num_positions=(
                 int(occurrence_position.max()) + 1 if occurrence_position.numel() else 0

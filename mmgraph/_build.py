@@ -1,0 +1,391 @@
+"""The compiled part of the graph builder.
+
+Two passes, both history by history so that all they touch at a time stays in cache. `adjacency`
+finds each history's nodes and sorted rows of neighbours in the history's own numbering; with all
+counts known, `fill` writes them to the graph's arrays. Both are linear in the matches visited:
+the pairs of entries of adjacent steps in one modality, and of one step in different modalities.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmgraph._numba import Compiled
+
+Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
+
+# How a neighbour stands to its centre, as bits: `both` is the sum of the two directions.
+_NEXT, _PREVIOUS, _OTHER_TYPE = 1, 2, 4
+
+
+def _adjacency(
+    values: Ints,
+    rows: Ints,
+    first: Ints,
+    last: Ints,
+    table: Ints,
+    column_ptr: Ints,
+    item_rows: bool,
+) -> tuple[Any, ...]:
+    """Each history's nodes, occurrences and sorted rows of neighbours, history after history.
+
+    Args:
+        values: every step's item.
+        rows: each step's row in `table`, unless `item_rows`.
+        first, last: `[B]`, each history's kept steps.
+        table: `[rows, columns]`, codes, -1 = missing.
+        column_ptr: `[T]`, where the columns of modality 1, 2, ... begin and end.
+        item_rows: the row in `table` is the item.
+
+    Returns:
+        counts `[B, T]`, bounds `[T]` of ids, and lists that run over the histories' nodes, by type
+        and first occurrence: id, degree, degree inside the type, number of occurrences; then the
+        position of each occurrence, the neighbours (`4 * node + direction`), each kept step's
+        item node.
+    """
+    num_graphs, num_types = first.size, column_ptr.size
+    num_steps, longest = 0, 0
+    for b in range(num_graphs):
+        num_steps += last[b] - first[b]
+        longest = max(longest, last[b] - first[b])
+    width = 1 + table.shape[1]
+    most, widest = longest * width, 1
+    for t in range(1, num_types):
+        widest = max(widest, column_ptr[t] - column_ptr[t - 1])
+
+    counts = np.zeros((num_graphs, num_types), np.int64)
+    bounds = np.zeros(num_types, np.int64)
+    ids = np.empty(num_steps * width, np.int64)
+    degree = np.empty(num_steps * width, np.int32)
+    inside = np.empty(num_steps * width, np.int32)
+    occurrences = np.empty(num_steps * width, np.int32)
+    positions = np.empty(num_steps * width, np.int32)
+    step_node = np.empty(num_steps, np.int32)
+    capacity = 64 * num_steps + 64
+    neighbours = np.empty(capacity, np.int32)
+
+    # One history's own, in its own numbering.
+    slots = 4
+    while slots < 2 * longest * widest:
+        slots *= 2
+    key, slot_node = np.empty(slots, np.int64), np.empty(slots, np.int32)
+    entry = np.empty(most, np.int32)
+    entry_ptr = np.empty(num_types * longest + 1, np.int32)
+    first_node = np.empty(num_types + 1, np.int64)
+    last_step = np.empty(most, np.int32)
+    occurrence_ptr = np.empty(most + 1, np.int32)
+    cursor = np.empty(most + 1, np.int32)
+    mark = np.zeros(most, np.uint8)
+    found = np.empty(64 * longest + 64, np.int32)
+
+    nodes, occurrence, edges, step = 0, 0, 0, 0
+    for b in range(num_graphs):
+        begin, length = first[b], last[b] - first[b]
+
+        # Nodes: the distinct ids of each type in order of first occurrence; `entry` lists the
+        # nodes of each type and step.
+        n, e = 0, 0
+        for t in range(num_types):
+            first_node[t] = n
+            low = column_ptr[t - 1] if t else 0
+            high = column_ptr[t] if t else 1
+            bits = 2
+            while (1 << bits) < 2 * length * (high - low):
+                bits += 1
+            mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
+            for h in range(mask + 1):
+                slot_node[h] = -1
+            for s in range(length):
+                entry_ptr[t * length + s] = e
+                row = values[begin + s] if item_rows or t == 0 else rows[begin + s]
+                for column in range(low, high):
+                    identity = table[row, column] if t else row
+                    if identity < 0:
+                        continue
+                    h = np.int64((np.uint64(identity) * np.uint64(0x9E3779B97F4A7C15)) >> shift)
+                    while slot_node[h] >= 0 and key[h] != identity:
+                        h = (h + 1) & mask
+                    node = slot_node[h]
+                    if node < 0:
+                        node = n
+                        key[h], slot_node[h] = identity, n
+                        ids[nodes + n], occurrences[nodes + n], last_step[n] = identity, 0, -1
+                        bounds[t] = max(bounds[t], identity + 1)
+                        n += 1
+                    if last_step[node] != s:  # else: a repeat in the row
+                        last_step[node] = s
+                        occurrences[nodes + node] += 1
+                        entry[e] = node
+                        e += 1
+            counts[b, t] = n - first_node[t]
+        first_node[num_types] = n
+        entry_ptr[num_types * length] = e
+        for s in range(length):
+            step_node[step + s] = entry[s]
+
+        # Where each node occurs.
+        total = 0
+        for i in range(n):
+            occurrence_ptr[i], cursor[i] = total, total
+            total += occurrences[nodes + i]
+        occurrence_ptr[n] = total
+        matches = n
+        for t in range(num_types):
+            for s in range(length):
+                here = entry_ptr[t * length + s + 1] - entry_ptr[t * length + s]
+                if s:
+                    before = entry_ptr[t * length + s] - entry_ptr[t * length + s - 1]
+                    matches += 2 * here * before
+                for u in range(t):
+                    there = entry_ptr[u * length + s + 1] - entry_ptr[u * length + s]
+                    matches += 2 * here * there
+                for k in range(entry_ptr[t * length + s], entry_ptr[t * length + s + 1]):
+                    i = entry[k]
+                    positions[occurrence + cursor[i]] = s
+                    cursor[i] += 1
+
+        # Neighbours of each node, unsorted; the structure is symmetric, so their number is both
+        # the node's degree and the number of rows in which it appears.
+        if found.size < matches + 1:
+            found = np.empty(2 * matches, np.int32)
+        if capacity < edges + matches:
+            capacity = 2 * (edges + matches)
+            larger = np.empty(capacity, np.int32)
+            larger[:edges] = neighbours[:edges]
+            neighbours = larger
+        size = 0
+        for t in range(num_types):
+            for j in range(first_node[t], first_node[t + 1]):
+                start = size
+                found[size] = 4 * j
+                size += 1
+                mark[j] = _OTHER_TYPE  # `self` is there, whatever else joins the node to itself
+                for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
+                    s = positions[occurrence + o]
+                    at = t * length + s
+                    if s > 0:
+                        for k in range(entry_ptr[at - 1], entry_ptr[at]):
+                            i = entry[k]
+                            found[size] = 4 * i
+                            size += mark[i] == 0
+                            mark[i] |= _NEXT
+                    if s + 1 < length:
+                        for k in range(entry_ptr[at + 1], entry_ptr[at + 2]):
+                            i = entry[k]
+                            found[size] = 4 * i
+                            size += mark[i] == 0
+                            mark[i] |= _PREVIOUS
+                mark[j] = 0
+                for f in range(start + 1, size):
+                    i = found[f] >> 2
+                    found[f] += mark[i]
+                    mark[i] = 0
+                inside[nodes + j] = size - start
+                middle = size
+                for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
+                    s = positions[occurrence + o]
+                    for u in range(num_types):
+                        if u != t:
+                            at = u * length + s
+                            for k in range(entry_ptr[at], entry_ptr[at + 1]):
+                                i = entry[k]
+                                found[size] = 4 * i
+                                size += mark[i] == 0
+                                mark[i] = _OTHER_TYPE
+                for f in range(middle, size):
+                    mark[found[f] >> 2] = 0
+                degree[nodes + j] = size - start
+
+        # Sort the rows: neighbours come in ascending order.
+        total = 0
+        for i in range(n):
+            cursor[i] = total
+            total += degree[nodes + i]
+        f = 0
+        for j in range(n):
+            for _ in range(degree[nodes + j]):
+                i = found[f] >> 2
+                neighbours[edges + cursor[i]] = 4 * j + (found[f] & 3)
+                cursor[i] += 1
+                f += 1
+        nodes += n
+        occurrence += e
+        edges += size
+        step += length
+    return (
+        counts,
+        bounds,
+        ids[:nodes],
+        degree[:nodes],
+        inside[:nodes],
+        occurrences[:nodes],
+        positions[:occurrence],
+        neighbours[:edges],
+        step_node,
+    )
+
+
+def _fill(
+    counts: Ints,
+    ids: Ints,
+    degree: Shorts,
+    inside: Shorts,
+    occurrences: Shorts,
+    positions: Shorts,
+    neighbours: Shorts,
+    step_local: Shorts,
+    lengths: Ints,
+    relation: Ints,
+    node_id: Ints,
+    node_type: Ints,
+    batch: Ints,
+    step_ptr: Ints,
+    step_node: Ints,
+    step_batch: Ints,
+    step_id: Ints,
+    by_item_ptr: Ints,
+    by_item_graph: Ints,
+    by_item_node: Ints,
+    by_item_step: Ints,
+    occurrence_ptr: Ints,
+    occurrence_node: Ints,
+    occurrence_position: Ints,
+    ptr: Ints,
+    edge_index: Ints,
+    edge_type: Ints,
+    edge_id: Ints,
+    reverse: Ints,
+    ho_ptr: Ints,
+    ho_index: Ints,
+    ho_centre: Ints,
+    ho_type: Ints,
+    ho_id: Ints,
+    ho_reverse: Ints,
+    he_ptr: Ints,
+    he_index: Ints,
+    he_centre: Ints,
+    he_type: Ints,
+    he_id: Ints,
+    he_reverse: Ints,
+) -> None:
+    """Write what `adjacency` found to the graph's arrays; `relation` is `[T, T]`."""
+    num_graphs, num_types = counts.shape
+    base = np.empty((num_graphs, num_types), np.int64)
+    total, most = 0, 0
+    for t in range(num_types):
+        for b in range(num_graphs):
+            base[b, t] = total
+            total += counts[b, t]
+    for b in range(num_graphs):
+        most = max(most, counts[b].sum())
+
+    # Row pointers: first each node's counts, one place on, then their sums.
+    node = 0
+    for b in range(num_graphs):
+        for t in range(num_types):
+            for i in range(base[b, t], base[b, t] + counts[b, t]):
+                node_id[i], node_type[i], batch[i] = ids[node], t, b
+                ptr[i + 1] = degree[node]
+                ho_ptr[i + 1] = inside[node]
+                he_ptr[i + 1] = degree[node] - inside[node] + 1
+                occurrence_ptr[i + 1] = occurrences[node]
+                by_item_ptr[i + 1] = 0 if t else occurrences[node]
+                node += 1
+    ptr[0] = ho_ptr[0] = he_ptr[0] = occurrence_ptr[0] = by_item_ptr[0] = 0
+    for i in range(total):
+        ptr[i + 1] += ptr[i]
+        ho_ptr[i + 1] += ho_ptr[i]
+        he_ptr[i + 1] += he_ptr[i]
+        occurrence_ptr[i + 1] += occurrence_ptr[i]
+        by_item_ptr[i + 1] += by_item_ptr[i]
+
+    # The next free place of each of a history's nodes in the rows of its neighbours.
+    cursor = np.empty(most, np.int64)
+    ho_cursor = np.empty(most, np.int64)
+    he_cursor = np.empty(most, np.int64)
+    shift = np.empty(num_types, np.int64)
+    end = np.empty(num_types, np.int64)
+    step_ptr[0] = 0
+    node, occurrence, edge, step = 0, 0, 0, 0
+    for b in range(num_graphs):
+        n = 0
+        for t in range(num_types):
+            shift[t] = base[b, t] - n
+            for i in range(n, n + counts[b, t]):
+                cursor[i] = ptr[i + shift[t]]
+                ho_cursor[i] = ho_ptr[i + shift[t]]
+                he_cursor[i] = he_ptr[i + shift[t]]
+            n += counts[b, t]
+            end[t] = 4 * n
+
+        for s in range(step, step + lengths[b]):
+            step_node[s] = step_local[s] + shift[0]
+            step_batch[s] = b
+            step_id[s] = s
+
+        i = 0
+        for t in range(num_types):
+            for i_global in range(base[b, t], base[b, t] + counts[b, t]):
+                o = occurrence_ptr[i_global]
+                for _ in range(occurrences[node]):
+                    occurrence_node[o] = i_global
+                    occurrence_position[o] = positions[occurrence]
+                    if t == 0:
+                        by_item_graph[o] = b
+                        by_item_node[o] = i_global
+                        by_item_step[o] = step + positions[occurrence]
+                    occurrence += 1
+                    o += 1
+
+                p, ho, he = ptr[i_global], ho_ptr[i_global], he_ptr[i_global]
+                stop = edge + degree[node]
+                for u in range(num_types):
+                    move, limit = shift[u], end[u]
+                    if u == t:
+                        while edge < stop and neighbours[edge] < limit:
+                            j, r = neighbours[edge] >> 2, neighbours[edge] & 3
+                            edge_index[0, p] = ho_index[ho] = j + move
+                            edge_index[1, p] = ho_centre[ho] = i_global
+                            edge_type[p] = ho_type[ho] = r
+                            edge_id[p] = ho_id[ho] = p
+                            reverse[p] = cursor[j]
+                            cursor[j] += 1
+                            ho_reverse[ho] = ho_cursor[j]
+                            ho_cursor[j] += 1
+                            if j == i:
+                                he_index[he] = he_centre[he] = i_global
+                                he_type[he] = 0
+                                he_id[he] = p
+                                he_reverse[he] = he_cursor[j]
+                                he_cursor[j] += 1
+                                he += 1
+                            ho += 1
+                            p += 1
+                            edge += 1
+                    else:
+                        r = relation[t, u]
+                        while edge < stop and neighbours[edge] < limit:
+                            j = neighbours[edge] >> 2
+                            edge_index[0, p] = he_index[he] = j + move
+                            edge_index[1, p] = he_centre[he] = i_global
+                            edge_type[p] = he_type[he] = r
+                            edge_id[p] = he_id[he] = p
+                            reverse[p] = cursor[j]
+                            cursor[j] += 1
+                            he_reverse[he] = he_cursor[j]
+                            he_cursor[j] += 1
+                            he += 1
+                            p += 1
+                            edge += 1
+                node += 1
+                i += 1
+        step += lengths[b]
+        step_ptr[b + 1] = step
+
+
+adjacency = Compiled(_adjacency, "the graph builder (1 of 2)")
+fill = Compiled(_fill, "the graph builder (2 of 2)")

@@ -1,0 +1,68 @@
+"""Compiled functions that are made on first use, so that importing the package stays fast."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+_log = logging.getLogger("mmgraph")
+
+
+class Compiled:
+    """A Numba function, compiled by its first call and cached on disk where a folder is writable.
+
+    Numba caches next to the source, or in the user's cache folder where the installation is
+    read-only; where neither can be written, each process compiles anew. The first compilation
+    that a process really does (not one read from disk) is announced in the log.
+
+    Args:
+        function: the Python function; it starts no threads and holds no GIL.
+        purpose: what is compiled, in words, for the log.
+    """
+
+    def __init__(self, function: Callable[..., Any], purpose: str) -> None:
+        self._function = function
+        self._purpose = purpose
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = self._compile(arguments)
+        return self._compiled(*arguments)
+
+    def _compile(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        import numba
+        from numba.core import event
+
+        signature = tuple(numba.typeof(argument) for argument in arguments)
+        with event.install_listener("numba:compile", _announcement(self._purpose)):
+            try:
+                compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(self._function)
+                compiled.compile(signature)
+            except (OSError, RuntimeError) as error:  # no folder for the cache, or a full disk
+                _log.debug("no compiled code on disk for %s: %s", self._purpose, error)
+                compiled = numba.njit(nogil=True, error_model="numpy")(self._function)
+                compiled.compile(signature)
+        compiled.disable_compile()
+        result: Callable[..., Any] = compiled
+        return result
+
+
+_announced: set[str] = set()
+
+
+def _announcement(purpose: str) -> Any:
+    """A Numba event listener that says, once per process, what is being compiled."""
+    from numba.core import event
+
+    class Announcement(event.Listener):
+        def on_start(self, event: Any) -> None:
+            if purpose not in _announced:
+                _announced.add(purpose)
+                _log.warning("compiling %s, once; this takes some seconds", purpose)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    return Announcement()

@@ -1,0 +1,480 @@
+"""From histories to a graph, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmgraph import _checks as check
+from mmgraph.graph import EdgeSet, SequenceGraph
+from mmgraph.schema import GraphSchema
+
+Ints = NDArray[np.int64]
+Histories = Sequence[Any] | Tensor | NDArray[Any] | tuple[Any, Any]
+
+
+class SequenceGraphBuilder:
+    r"""Histories in, a :class:`SequenceGraph` out.
+
+    A history's nodes are its distinct items and, per further modality, the distinct codes of its
+    steps. Inside a modality, the nodes of adjacent steps are joined: seen from the centre, the
+    neighbour is ``next``, ``previous``, or ``both`` where the pair occurs in both directions.
+    Nodes of different modalities that belong to the same step are matched with each other, both
+    ways (``a>b``). Every node has one ``self`` edge and is never its own next. A missing modality
+    has no node, and nothing is joined across it. This is the graph of MMSR (`Adaptive
+    Multi-Modalities Fusion in Sequential Recommendation Systems`, CIKM 2023, section 3).
+
+    Building is compiled and linear in the matches it visits; it starts no threads, so a builder
+    works in the workers of a ``DataLoader``, forked or spawned. It pickles. The graph is made on
+    the CPU.
+
+    Args:
+        schema: the modalities; the first is the sequence's own.
+        codes: for each further modality, a LongTensor ``[num_items, k]`` of the items' codes, 0
+            or more; -1 = missing, and a code that is repeated in a row counts once. ``k`` may
+            differ between modalities. ``None``: every call brings the codes of its steps.
+        num_items: items are below it; by default the number of rows of ``codes``, and without
+            codes there is no bound.
+        max_length: only the last ``max_length`` steps of a history count; all by default.
+
+    Raises:
+        TypeError: if an argument has another type, or codes are not integers.
+        ValueError: if a modality is unknown, lacks its codes or is the first one, codes are not
+            two-dimensional, are below -1, or disagree on the number of items.
+
+    Example:
+        >>> schema = GraphSchema(("item", "image"))
+        >>> builder = SequenceGraphBuilder(schema, codes={"image": torch.tensor([[0], [1], [0]])})
+        >>> builder([[0, 1, 2], [1]])
+        SequenceGraph(2 graphs, 7 nodes (item 4, image 3), 21 edges (13 homogeneous, \
+15 heterogeneous), cpu)
+    """
+
+    def __init__(
+        self,
+        schema: GraphSchema,
+        codes: Mapping[str, Tensor] | None = None,
+        *,
+        num_items: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        check.instance("schema", schema, GraphSchema)
+        if num_items is not None:
+            check.positive("num_items", num_items)
+        if max_length is not None:
+            check.positive("max_length", max_length)
+        self.schema = schema
+        self.max_length = max_length
+        self._others = schema.modalities[1:]
+        self._codes: dict[str, Tensor] | None = None
+        if codes is None:
+            self._codes = None if self._others else {}
+        else:
+            self._check_names("codes", codes)
+            missing = [name for name in self._others if name not in codes]
+            if missing:
+                raise ValueError(
+                    f"codes: expected one entry for each of {self._others}, "
+                    f"got none for {missing[0]!r}"
+                )
+            self._codes = {}
+            for name in self._others:
+                table = _codes_table(f"codes[{name!r}]", codes[name])
+                if num_items is None:
+                    num_items = table.shape[0]
+                elif table.shape[0] != num_items:
+                    raise ValueError(
+                        f"codes[{name!r}]: expected one row per item, {num_items} in all, "
+                        f"got shape {list(table.shape)}"
+                    )
+                self._codes[name] = table
+        self.num_items = num_items
+        if self._codes is not None:
+            self._table, self._column_ptr = _joined([self._codes[name] for name in self._others])
+        types = range(schema.num_types)
+        self._relation = np.array(
+            [[schema.cross_relation_id(t, u) if t != u else 0 for u in types] for t in types],
+            np.int64,
+        )
+
+    def __call__(
+        self,
+        histories: Histories,
+        *,
+        present: Mapping[str, Any] | None = None,
+        codes: Mapping[str, Any] | None = None,
+    ) -> SequenceGraph:
+        """Build the graph of a batch of histories.
+
+        Args:
+            histories: a list of sequences of items (lists, tuples, arrays or tensors); a padded
+                LongTensor ``[B, L]`` with -1 before or after each history; a jagged nested
+                tensor; or a tuple ``(values, offsets [B + 1])``. Items count from 0. An empty
+                history is a graph without nodes.
+            present: for any further modality, a boolean for each step of the histories: false
+                where that modality is missing.
+            codes: for any further modality, the codes of each step, which replace the items'
+                codes: ``[steps, k]``, with any ``k``.
+
+        What is given per step follows the histories as given, before ``max_length`` cuts them:
+        all steps, history after history, in one tensor (padding left out), or in the form of
+        the histories: a list with one entry per history, ``[B, L, ...]`` for a padded batch.
+
+        Returns:
+            The graph, on the CPU.
+
+        Raises:
+            TypeError: if something does not have the form above, or holds no integers.
+            ValueError: if an item is out of range, padding stands inside a history, offsets do
+                not fit the values, a modality is unknown or the first one, or what is given per
+                step has another number of steps.
+        """
+        values, offsets, padding = _flattened(histories)
+        self._check_items(histories, values, offsets, padding)
+        table, column_ptr, item_rows = self._step_table(values, offsets, padding, present, codes)
+        first, last = offsets[:-1], offsets[1:]
+        if self.max_length is not None:
+            first = np.maximum(first, last - self.max_length)
+        return self._build(values, first, last, table, column_ptr, item_rows)
+
+    def _build(
+        self,
+        values: Ints,
+        first: Ints,
+        last: Ints,
+        table: Ints,
+        column_ptr: Ints,
+        item_rows: bool,
+    ) -> SequenceGraph:
+        from mmgraph._build import adjacency, fill
+
+        rows = np.empty(0, np.int64) if item_rows else np.arange(values.size)
+        found = adjacency(values, rows, first, last, table, column_ptr, item_rows)
+        counts, bounds, ids, _, inside = found[:5]
+        lengths = last - first
+        num_graphs = first.size
+        nodes, steps, occurrences, edges = ids.size, found[8].size, found[6].size, found[7].size
+        homogeneous = int(inside.sum())
+        heterogeneous = edges - homogeneous + nodes
+        sizes = [
+            *(nodes, nodes, nodes),
+            *(num_graphs + 1, steps, steps, steps),
+            *(nodes + 1, steps, steps, steps),
+            *(nodes + 1, occurrences, occurrences),
+            *(nodes + 1, (2, edges), edges, edges, edges),
+            *(nodes + 1, *(homogeneous,) * 5),
+            *(nodes + 1, *(heterogeneous,) * 5),
+        ]
+        made = [torch.empty(size, dtype=torch.int64) for size in sizes]
+        fill(
+            counts,
+            *found[2:],
+            lengths,
+            self._relation,
+            *(tensor.numpy() for tensor in made),
+        )
+        (node_id, node_type, batch, step_ptr, step_node, step_batch, step_id) = made[:7]
+        (by_item_ptr, by_item_graph, by_item_node, by_item_step) = made[7:11]
+        (occurrence_ptr, occurrence_node, occurrence_position) = made[11:14]
+        (ptr, edge_index, edge_type, edge_id, reverse) = made[14:19]
+        index, centre = edge_index
+
+        def symmetric(num_relations: int, *parts: Tensor) -> EdgeSet:
+            ptr, index, centre, relation, ids, back = parts
+            transpose = EdgeSet(ptr, index, centre, back)
+            return EdgeSet(ptr, index, centre, ids, relation, num_relations, transpose)
+
+        num_relations = self.schema.num_relations
+        type_ptr = torch.zeros(self.schema.num_types + 1, dtype=torch.int64)
+        np.cumsum(counts.sum(axis=0), out=type_ptr.numpy()[1:])
+        return SequenceGraph(
+            schema=self.schema,
+            num_graphs=num_graphs,
+            node_id=node_id,
+            node_type=node_type,
+            batch=batch,
+            type_ptr=type_ptr,
+            edge_index=edge_index,
+            edge_type=edge_type,
+            step_ptr=step_ptr,
+            step_node=step_node,
+            occurrence_ptr=occurrence_ptr,
+            occurrence_node=occurrence_node,
+            occurrence_position=occurrence_position,
+            edges=symmetric(num_relations, ptr, index, centre, edge_type, edge_id, reverse),
+            homogeneous=symmetric(self.schema.homogeneous_relations[-1] + 1, *made[19:25]),
+            heterogeneous=symmetric(num_relations, *made[25:31]),
+            step_edges=EdgeSet(
+                step_ptr,
+                step_node,
+                step_batch,
+                step_id,
+                transpose=EdgeSet(by_item_ptr, by_item_graph, by_item_node, by_item_step),
+            ),
+            id_bounds=tuple(bounds.tolist()),
+            num_positions=int(lengths.max()) if num_graphs else 0,
+        )
+
+    def _step_table(
+        self,
+        values: Ints,
+        offsets: Ints,
+        padding: NDArray[np.bool_] | None,
+        present: Mapping[str, Any] | None,
+        codes: Mapping[str, Any] | None,
+    ) -> tuple[Ints, Ints, bool]:
+        """The codes to read: a row per item, or per step where the call brings anything."""
+        present, codes = present or {}, codes or {}
+        for name, given in (("present", present), ("codes", codes)):
+            self._check_names(name, given)
+        if self._codes is None:
+            missing = [name for name in self._others if name not in codes]
+            if missing:
+                raise ValueError(
+                    f"codes: the builder has none, so expected the steps' codes for each of "
+                    f"{self._others}, got none for {missing[0]!r}"
+                )
+        if not present and not codes:
+            return self._table, self._column_ptr, True
+        items = torch.from_numpy(values)
+        tables = []
+        for name in self._others:
+            if name in codes:
+                table = torch.from_numpy(
+                    _per_step(f"codes[{name!r}]", codes[name], offsets, padding, 2, "[steps, k]")
+                )
+                _check_codes(f"codes[{name!r}]", table)
+            else:
+                assert self._codes is not None
+                table = self._codes[name][items]
+            if name in present:
+                mask = torch.from_numpy(
+                    _per_step(f"present[{name!r}]", present[name], offsets, padding, 1, "[steps]")
+                )
+                table = table.masked_fill(~mask.unsqueeze(1), -1)
+            tables.append(table)
+        return *_joined(tables), False
+
+    def _check_names(self, argument: str, given: Mapping[str, Any]) -> None:
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"{argument}: expected a mapping from modalities, got {type(given).__name__}"
+            )
+        for name in given:
+            if name == self.schema.modalities[0]:
+                raise ValueError(
+                    f"{argument}[{name!r}]: the first modality is the sequence's own and always "
+                    f"there; expected one of {self._others}"
+                )
+            if name not in self._others:
+                raise ValueError(
+                    f"{argument}[{name!r}]: no such modality; expected one of {self._others}"
+                )
+
+    def _check_items(
+        self, histories: Any, values: Ints, offsets: Ints, padding: NDArray[np.bool_] | None
+    ) -> None:
+        if not values.size:
+            return
+        bound = self.num_items
+        if values.min() >= 0 and (bound is None or values.max() < bound):
+            return
+        bad = values < 0 if bound is None else (values < 0) | (values >= bound)
+        step = int(bad.argmax())
+        history = int(np.searchsorted(offsets, step, side="right")) - 1
+        within = step - int(offsets[history])
+        wanted = "0 or more" if bound is None else f"0 to {bound - 1}"
+        raise ValueError(
+            f"histories[{history}], step {within}: expected an item from {wanted}, "
+            f"got {int(values[step])}"
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.schema}, num_items={self.num_items}, "
+            f"max_length={self.max_length})"
+        )
+
+
+def _codes_table(name: str, codes: Any) -> Tensor:
+    check.integers(name, codes, (None, None))
+    table = codes.detach().to("cpu", torch.int64).contiguous()
+    _check_codes(name, table)
+    return table
+
+
+def _check_codes(name: str, table: Tensor) -> None:
+    if table.numel() and int(table.min()) < -1:
+        row, column = (table < -1).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name}[{row}, {column}]: expected a code of 0 or more, or -1 for a missing one, "
+            f"got {int(table[row, column])}"
+        )
+
+
+def _joined(tables: list[Tensor]) -> tuple[Ints, Ints]:
+    """All modalities' codes side by side, and where each modality's columns begin."""
+    widths = [table.shape[1] for table in tables]
+    joined = torch.cat(tables, dim=1) if tables else torch.zeros(0, 0, dtype=torch.int64)
+    return joined.contiguous().numpy(), np.cumsum([0, *widths])
+
+
+def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | None]:
+    """Histories in any of their forms as values, offsets and, of a padded batch, its steps."""
+    if isinstance(histories, tuple):
+        if len(histories) != 2:
+            raise TypeError(
+                "histories: a tuple is (values, offsets), got one of "
+                f"{len(histories)} entries; give several histories as a list"
+            )
+        values = _integers("histories[0], the values", histories[0], 1)
+        offsets = _integers("histories[1], the offsets", histories[1], 1)
+        check.offsets("histories[1], the offsets", torch.from_numpy(offsets), values.size)
+        return values, offsets, None
+    if isinstance(histories, Tensor) and histories.is_nested:
+        return *_unnested("histories", histories, 1), None
+    if isinstance(histories, Tensor | np.ndarray):
+        return _unpadded(_integers("histories", histories, 2))
+    if isinstance(histories, str) or not isinstance(histories, Sequence):
+        raise TypeError(
+            "histories: expected a list of sequences, a padded tensor, a jagged nested tensor or "
+            f"a tuple (values, offsets), got {type(histories).__name__}"
+        )
+    return *_listed("histories", histories, 1, "iu"), None
+
+
+def _integers(name: str, value: Any, dim: int) -> Ints:
+    return _array(name, value, dim, "iu").astype(np.int64, copy=False)
+
+
+_KINDS = {"iu": "integers", "b": "booleans"}
+
+
+def _array(name: str, value: Any, dim: int, kinds: str) -> NDArray[Any]:
+    """A contiguous, writable array of one of NumPy's kinds, without a copy where it is one."""
+    if isinstance(value, Tensor):
+        if value.is_nested:
+            raise TypeError(f"{name}: expected a plain tensor, got a nested one")
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: expected {dim} dimensions of even sizes: {error}") from None
+    if array.size == 0 and not isinstance(value, np.ndarray):
+        array = array.astype(np.bool_ if kinds == "b" else np.int64)
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name}: expected {_KINDS[kinds]}, got {array.dtype}")
+    if array.ndim != dim:
+        raise ValueError(f"{name}: expected {dim} dimensions, got shape {list(array.shape)}")
+    if kinds == "iu":
+        array = array.astype(np.int64, copy=False)
+    return np.require(array, requirements=["C", "W"])
+
+
+def _unpadded(padded: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    mask = padded != -1
+    # One side only: a row is one run of steps that begins or ends with the row.
+    starts = mask.copy()
+    starts[:, 1:] &= ~mask[:, :-1]
+    runs = starts.sum(axis=1)
+    if padded.shape[1]:
+        inner = (runs > 1) | ((runs == 1) & ~mask[:, 0] & ~mask[:, -1])
+        if inner.any():
+            row = int(inner.argmax())
+            where = "between steps" if runs[row] > 1 else "on both sides"
+            raise ValueError(f"histories[{row}]: expected padding (-1) on one side, got it {where}")
+    return padded[mask], np.concatenate([[0], mask.sum(axis=1).cumsum()]), mask
+
+
+def _unnested(name: str, nested: Tensor, dim: int, kinds: str = "iu") -> tuple[Any, Ints]:
+    if nested.layout != torch.jagged:
+        raise TypeError(
+            f"{name}: expected a nested tensor with layout=torch.jagged, got {nested.layout}"
+        )
+    rows = [row.detach().cpu() for row in nested.unbind()]
+    values = torch.cat(rows) if rows else nested.values().detach().cpu()[:0]
+    lengths = [row.shape[0] for row in rows]
+    return _array(name, values, dim, kinds), np.cumsum([0, *lengths])
+
+
+def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, Ints]:
+    """A list of sequences, one per history, as one array and offsets."""
+    if dim == 1 and all(type(row) in (list, tuple) for row in rows):
+        lengths = [len(row) for row in rows]
+        flat: list[Any] = list(chain.from_iterable(rows))
+        try:
+            array = np.array(flat)
+        except (ValueError, OverflowError):
+            array = np.empty(0, object)
+        if not flat or (array.ndim == 1 and array.dtype.kind in kinds):
+            array = array.astype(np.bool_ if kinds == "b" else np.int64, copy=False)
+            return array, np.cumsum([0, *lengths])
+    # Arrays, tensors, or something wrong: row by row, to name the first that is.
+    arrays = []
+    for number, row in enumerate(rows):
+        if isinstance(row, str) or not isinstance(row, Sequence | np.ndarray | Tensor):
+            raise TypeError(
+                f"{name}[{number}]: expected a sequence of steps, got {type(row).__name__}"
+            )
+        if isinstance(row, Sequence):
+            row = [step.tolist() if isinstance(step, Tensor) else step for step in row]
+        array = _array(f"{name}[{number}]", row, dim if len(row) else np.ndim(row), kinds)
+        arrays.append(array)
+    filled = [array for array in arrays if array.size]
+    values = np.concatenate(filled) if filled else np.empty((0,) * dim, np.int64)
+    return values, np.cumsum([0, *(len(array) for array in arrays)])
+
+
+def _per_step(
+    name: str,
+    value: Any,
+    offsets: Ints,
+    padding: NDArray[np.bool_] | None,
+    dim: int,
+    shape: str,
+) -> NDArray[Any]:
+    """What is given per step, flat or in the form of the histories, as one row per step."""
+    kinds = "b" if dim == 1 else "iu"
+    steps = int(offsets[-1])
+    lengths: Ints | None = None
+    if isinstance(value, Tensor) and value.is_nested:
+        array, ends = _unnested(name, value, dim, kinds)
+        lengths = np.diff(ends)
+    elif isinstance(value, Tensor | np.ndarray):
+        if padding is not None and value.ndim == dim + 1:
+            if tuple(value.shape[:2]) != padding.shape:
+                raise ValueError(
+                    f"{name}: expected the padded histories' {list(padding.shape)} as its first "
+                    f"sizes, got shape {list(value.shape)}"
+                )
+            array = _array(name, value, dim + 1, kinds)[padding]
+        else:
+            array = _array(name, value, dim, kinds)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        array, ends = _listed(name, value, dim, kinds)
+        lengths = np.diff(ends)
+    else:
+        raise TypeError(f"{name}: expected a tensor {shape}, got {type(value).__name__}")
+    if lengths is not None:
+        wanted = np.diff(offsets)
+        if lengths.size != wanted.size:
+            raise ValueError(
+                f"{name}: expected one entry per history, {wanted.size} in all, got {lengths.size}"
+            )
+        if (lengths != wanted).any():
+            b = int((lengths != wanted).argmax())
+            raise ValueError(
+                f"{name}[{b}]: expected one row per step, {wanted[b]} in all, got {lengths[b]}"
+            )
+    if len(array) != steps:
+        raise ValueError(
+            f"{name}: expected {shape}, one row for each of the {steps} steps given, "
+            f"got shape {list(array.shape)}"
+        )
+    return array
