@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor
@@ -65,9 +66,9 @@ class EdgeSet:
             TypeError: if a tensor does not hold integers.
             ValueError: if a shape does not fit or an index is out of range.
         """
-        sources, targets = (
-            (num_nodes, num_nodes) if isinstance(num_nodes, int) else map(int, num_nodes)
-        )
+        sources, targets = (num_nodes,) * 2 if isinstance(num_nodes, int) else num_nodes
+        check.positive("num_nodes", sources, least=0)
+        check.positive("num_nodes", targets, least=0)
         check.integers("edge_index", edge_index, (2, None))
         check.index_range("edge_index[0]", edge_index[0], sources)
         check.index_range("edge_index[1]", edge_index[1], targets)
@@ -258,6 +259,7 @@ class SequenceGraph:
         batch = batch.long()
         if num_graphs is None:
             num_graphs = int(batch.max()) + 1 if num_nodes else 0
+        check.positive("num_graphs", num_graphs, least=0)
         check.index_range("batch", batch, num_graphs)
         check.non_decreasing("node_type", node_type, "nodes must be ordered by type")
         check.non_decreasing(
@@ -272,14 +274,13 @@ class SequenceGraph:
         check.index_range("node_id", node_id, None)
 
         check.integers("edge_index", edge_index, (2, None))
-        check.index_range("edge_index", edge_index.flatten(), num_nodes)
+        check.index_range("edge_index[0]", edge_index[0], num_nodes)
+        check.index_range("edge_index[1]", edge_index[1], num_nodes)
         num_edges = edge_index.shape[1]
         check.integers("edge_type", edge_type, (num_edges,))
         check.index_range("edge_type", edge_type, schema.num_relations)
-        if edge_attr is not None and edge_attr.shape[:1] != (num_edges,):
-            raise ValueError(
-                f"edge_attr: expected a first size of {num_edges}, got {tuple(edge_attr.shape)}"
-            )
+        if edge_attr is not None:
+            check.rows("edge_attr", edge_attr, num_edges, "one row for each edge")
         edge_index, edge_type = edge_index.long(), edge_type.long()
         _check_relations(schema, node_type, batch, edge_index, edge_type)
 
@@ -393,8 +394,9 @@ class SequenceGraph:
                 int(node_id[a:b].max()) + 1 if b > a else 0
                 for a, b in pairwise(bounds)
             ),
-            num_positions=(
-                int(occurrence_position.max()) + 1 if occurrence_position.numel() else 0
+            num_positions=max(
+                int(occurrence_position.max()) + 1 if occurrence_position.numel() else 0,
+                int(step_ptr.diff().max()) if num_graphs else 0,
             ),
         )
 
@@ -506,15 +508,16 @@ class SequenceGraph:
         if values.shape[0] == 0:
             return values.new_zeros((*mask.shape, *values.shape[1:])), mask
         shape = (*mask.shape, *(1 for _ in values.shape[1:]))
-        return values[step] * mask.view(shape), mask
+        return values[step].masked_fill(~mask.view(shape), 0), mask
 
     def __len__(self) -> int:
         return self.num_graphs
 
-    def __getitem__(self, index: int) -> SequenceGraph:
+    def __getitem__(self, index: SupportsIndex) -> SequenceGraph:
         """The graph of one history; negative indices count from the end."""
-        if isinstance(index, bool) or not isinstance(index, int):
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise TypeError(f"index: expected an int, got {type(index).__name__}")
+        index = operator.index(index)
         if not -self.num_graphs <= index < self.num_graphs:
             raise IndexError(f"index: expected one of {self.num_graphs} graphs, got {index}")
         index %= self.num_graphs
