@@ -123,8 +123,8 @@ class SequenceGraphBuilder:
                 codes: ``[steps, k]``, with any ``k``.
 
         What is given per step follows the histories as given, before ``max_length`` cuts them:
-        all steps, history after history, in one tensor (padding left out), or in the form of
-        the histories: a list with one entry per history, ``[B, L, ...]`` for a padded batch.
+        all steps, history after history, in one tensor or list (padding left out), or in the form
+        of the histories: a list with one entry per history, ``[B, L, ...]`` for a padded batch.
 
         Returns:
             The graph, on the CPU.
@@ -457,8 +457,12 @@ def _per_step(
         else:
             array = _array(name, value, dim, kinds)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        array, ends = _listed(name, value, dim, kinds)
-        lengths = np.diff(ends)
+        flat = dim == 1 and all(isinstance(step, bool | np.bool_) for step in value)
+        if flat and (value or not steps):
+            array = np.array(value, np.bool_)
+        else:
+            array, ends = _listed(name, value, dim, kinds)
+            lengths = np.diff(ends)
     else:
         raise TypeError(f"{name}: expected a tensor {shape}, got {type(value).__name__}")
     if lengths is not None:

@@ -1,0 +1,162 @@
+"""Node embedding: W [e ; type ; mean position], written out node by node."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+from drawn import NUM_CODES, NUM_ITEMS, SCHEMA, draw_builder, draw_histories
+from torch.autograd import gradcheck
+
+import mmgraph
+from mmgraph.nn import CodeCentres, FrozenFeatures, NodeEmbedding
+
+CHANNELS, MAX_LENGTH = 4, 8
+SIZES = {"item": NUM_ITEMS, "image": NUM_CODES, "text": NUM_CODES}
+HISTORIES = [*draw_histories(3), []]
+GRAPH = draw_builder(3)(HISTORIES)
+
+
+@pytest.mark.parametrize("use_type", [False, True])
+@pytest.mark.parametrize("use_position", [False, True])
+def test_embedding_is_its_formula(use_type: bool, use_position: bool) -> None:
+    embedding = NodeEmbedding(
+        SCHEMA,
+        SIZES,
+        CHANNELS,
+        MAX_LENGTH,
+        use_type=use_type,
+        use_position=use_position,
+        dtype=torch.float64,
+    )
+    x = embedding(GRAPH)
+    for n in range(GRAPH.num_nodes):
+        t, i = int(GRAPH.node_type[n]), int(GRAPH.node_id[n])
+        parts = [embedding.table(SCHEMA.modalities[t])[i]]
+        if use_type:
+            parts.append(embedding.type_embedding[t])
+        if use_position:
+            positions = GRAPH.occurrence_position[GRAPH.occurrence_node == n]
+            assert len(positions)
+            parts.append(embedding.position_embedding[positions].mean(0))
+        torch.testing.assert_close(x[n], embedding.weight @ torch.cat(parts))
+    parameters = dict(embedding.named_parameters())
+
+    def call(*values: torch.Tensor) -> torch.Tensor:
+        replaced = dict(zip(parameters, values, strict=True))
+        return torch.func.functional_call(embedding, replaced, (GRAPH,))
+
+    assert gradcheck(call, tuple(parameters.values()))
+
+
+def test_weights_are_drawn_as_in_the_paper() -> None:
+    embedding = NodeEmbedding(SCHEMA, SIZES, 64, MAX_LENGTH)
+    for parameter in embedding.parameters():
+        assert parameter.abs().max() <= 1 / 8
+        assert parameter.std() > 0.05
+
+
+def test_code_centres_start_the_table() -> None:
+    centres = torch.randn(NUM_CODES, CHANNELS) * 7
+    embedding = NodeEmbedding(
+        SCHEMA, {**SIZES, "image": CodeCentres(centres)}, CHANNELS, MAX_LENGTH
+    )
+    table = embedding.table("image")
+    torch.testing.assert_close(
+        table, centres / centres.abs().max() / math.sqrt(CHANNELS), check_stride=False
+    )
+    assert table.requires_grad
+    assert embedding(GRAPH).shape == (GRAPH.num_nodes, CHANNELS)
+
+
+def test_frozen_features_make_each_items_own_vector_its_node() -> None:
+    features = torch.randn(NUM_ITEMS, 10)
+    features[4] = math.nan
+    codes = {
+        "image": torch.arange(NUM_ITEMS).unsqueeze(1),
+        "text": torch.arange(NUM_ITEMS).unsqueeze(1),
+    }
+    codes["image"][4] = -1
+    graph = mmgraph.SequenceGraphBuilder(SCHEMA, codes)([[1, 4, 2]])
+    embedding = NodeEmbedding(
+        SCHEMA,
+        {"item": NUM_ITEMS, "image": FrozenFeatures(features), "text": NUM_ITEMS},
+        CHANNELS,
+        MAX_LENGTH,
+        use_type=False,
+        use_position=False,
+    )
+    table = embedding.table("image")
+    torch.testing.assert_close(table[1], embedding.tables["image"].projection.weight @ features[1])
+    assert (table[4] == 0).all()
+    rows = embedding(graph)[graph.node_type == 1]
+    torch.testing.assert_close(rows, table[[1, 2]] @ embedding.weight.T)
+    assert not any("features" in name for name in embedding.state_dict())
+    embedding(graph).sum().backward()
+    assert embedding.tables["image"].projection.weight.grad is not None
+
+
+def test_a_batch_without_a_modality_is_valid() -> None:
+    present = {"image": [False] * 3, "text": [False] * 3}
+    graph = draw_builder(3)([[1, 2], [3]], present=present)
+    embedding = NodeEmbedding(SCHEMA, SIZES, CHANNELS, MAX_LENGTH)
+    assert embedding(graph).shape == (3, CHANNELS)
+    assert embedding(draw_builder(3)([])).shape == (0, CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: NodeEmbedding(SCHEMA, {"item": 3}, 4, 8),
+            ValueError,
+            "tables: expected one for each of ('item', 'image', 'text'), got ('item',)",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": 2.5}, 4, 8),
+            TypeError,
+            "tables['item']: expected an int, got float 2.5",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, SIZES, 4),
+            ValueError,
+            "max_length: expected the number of positions, got None",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, {**SIZES, "text": CodeCentres(torch.zeros(5, 3))}, 4, 8),
+            ValueError,
+            "tables['text']: expected centres of width channels = 4, got 3; fit the codebook with "
+            "components=4",
+        ),
+        (
+            lambda: FrozenFeatures(torch.tensor([[0.0, 1.0], [math.nan, math.inf]])),
+            ValueError,
+            "features[1]: expected finite numbers or a row of NaN, got [nan, inf]",
+        ),
+        (
+            lambda: CodeCentres(torch.tensor([[math.nan]])),
+            ValueError,
+            "centres[0]: expected finite numbers, got [nan]",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": 3}, 4, 8)(GRAPH),
+            ValueError,
+            "graph: expected item ids below 3, the size of its table, got ",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, SIZES, 4, 2)(GRAPH),
+            ValueError,
+            "graph: expected histories of at most max_length = 2 steps, got one of ",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, SIZES, 4, 8).table("audio"),
+            ValueError,
+            "modality: expected one of ('item', 'image', 'text'), got 'audio'",
+        ),
+    ],
+)
+def test_errors_say_what_was_expected(call: object, error: type, message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        call()  # type: ignore[operator]

@@ -1,0 +1,106 @@
+"""Readouts against a loop over histories."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from drawn import draw_builder
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from mmgraph.nn import (
+    Last,
+    Max,
+    Mean,
+    Recent,
+    SoftAttention,
+    register_readout,
+    resolve_readout,
+)
+
+HISTORIES = [[3, 1, 3, 3], [], [2], [5, 6, 7, 5, 1]]
+GRAPH = draw_builder(1)(HISTORIES)
+CHANNELS = 4
+
+
+def soft_attention(readout: SoftAttention, steps: Tensor) -> Tensor:
+    """SR-GNN's Eq. 6 and 7, a step at a time."""
+    last, total = steps[-1], torch.zeros(CHANNELS, dtype=steps.dtype)
+    for step in steps:
+        hidden = torch.sigmoid(
+            readout.last.weight @ last + readout.step.weight @ step + readout.step.bias
+        )
+        total = total + (readout.score.weight @ hidden) * step
+    return readout.join.weight @ torch.cat([last, total])
+
+
+CASES = {
+    "last": (Last, lambda _, s: s[-1]),
+    "mean": (Mean, lambda _, s: s.mean(0)),
+    "max": (Max, lambda _, s: s.amax(0)),
+    "recent 2": (lambda: Recent(2), lambda _, s: s[-2:].mean(0)),
+    "recent 9": (lambda: Recent(9), lambda _, s: s.mean(0)),
+    "soft attention": (lambda: SoftAttention(CHANNELS, dtype=torch.float64), soft_attention),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_readout_is_its_formula(name: str) -> None:
+    make, formula = CASES[name]
+    readout = make()
+    x = torch.randn(GRAPH.num_nodes, CHANNELS, dtype=torch.float64, requires_grad=True)
+    node = {
+        (int(b), int(i)): n
+        for n, (b, i, t) in enumerate(zip(GRAPH.batch, GRAPH.node_id, GRAPH.node_type, strict=True))
+        if t == 0
+    }
+    out = readout(x, GRAPH)
+    assert out.shape == (len(HISTORIES), CHANNELS)
+    for b, history in enumerate(HISTORIES):
+        if history:
+            steps = torch.stack([x[node[b, item]] for item in history])
+            torch.testing.assert_close(out[b], formula(readout, steps))
+        else:
+            assert (out[b] == 0).all()
+    assert gradcheck(lambda x: readout(x, GRAPH), x)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("histories", [[], [[]], [[], []]])
+def test_empty_histories_give_zeros(name: str, histories: list[list[int]]) -> None:
+    graph = draw_builder(1)(histories)
+    out = CASES[name][0]()(torch.zeros(0, CHANNELS, dtype=torch.float64), graph)
+    assert torch.equal(out, torch.zeros(len(histories), CHANNELS, dtype=torch.float64))
+
+
+def test_readouts_resolve_by_name() -> None:
+    assert isinstance(resolve_readout("last"), Last)
+    assert resolve_readout("recent", n=3).n == 3
+    with pytest.raises(ValueError, match=r"name: expected one of .*'soft_attention'.*got 'lasst'"):
+        resolve_readout("lasst")
+    with pytest.raises(ValueError, match="'last' is registered already"):
+        register_readout("last")
+
+
+def test_a_readout_of_ones_own() -> None:
+    @register_readout("test-first")
+    class First(torch.nn.Module):
+        def forward(self, x: Tensor, graph: object) -> Tensor:
+            return x[GRAPH.step_node[GRAPH.step_ptr[:-1]]]
+
+    assert isinstance(resolve_readout("test-first"), First)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Recent(0), "n: expected at least 1, got 0"),
+        (lambda: Last()(torch.zeros(1, 4), GRAPH), "x: expected one row per node, "),
+        (lambda: SoftAttention(3)(torch.zeros(GRAPH.num_nodes, 4), GRAPH), "x: expected shape ["),
+    ],
+)
+def test_errors_say_what_was_expected(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()  # type: ignore[operator]

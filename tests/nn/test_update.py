@@ -1,0 +1,173 @@
+"""Gate, asynchronous and synchronous updates, and the encoder that stacks them."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+import torch
+from drawn import SCHEMA, draw_graph
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmgraph import SequenceGraph
+from mmgraph.nn import AsynchronousUpdate, GraphEncoder, SynchronousUpdate, UpdateGate
+
+CHANNELS = 6
+ORDERS = ("both", "homogeneous-first", "heterogeneous-first")
+
+
+@pytest.fixture
+def graph() -> SequenceGraph:
+    return draw_graph(8, count=3)
+
+
+@pytest.fixture
+def x(graph: SequenceGraph) -> Tensor:
+    return torch.randn(graph.num_nodes, CHANNELS)
+
+
+@pytest.mark.parametrize(("order", "invasive"), list(product(ORDERS, (False, True))))
+def test_asynchronous_update_is_its_two_orders(
+    order: str, invasive: bool, graph: SequenceGraph, x: Tensor
+) -> None:
+    update = AsynchronousUpdate.from_channels(
+        CHANNELS, SCHEMA, heads=2, order=order, invasive=invasive
+    )
+    ho, he = update.homogeneous, update.heterogeneous
+    assert ho.value is he.value
+    s_ho, s_he = ho(x, x, graph), he(x, x, graph)
+    hohe = he(s_ho, s_ho if invasive else x, graph)
+    heho = ho(s_he, s_he if invasive else x, graph)
+    if order == "both":
+        beta = update.gate.mlp(torch.cat([hohe, heho], 1)).softmax(1)
+        expected = beta[:, :1] * hohe + beta[:, 1:] * heho
+        out, weights = update(x, graph, return_gate=True)
+        torch.testing.assert_close(weights, beta)
+    else:
+        expected = hohe if order == "homogeneous-first" else heho
+        out = update(x, graph)
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(("order", "invasive"), list(product(ORDERS, (False, True))))
+def test_any_two_operators_with_the_call_will_do(
+    order: str, invasive: bool, graph: SequenceGraph, x: Tensor
+) -> None:
+    stepped = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, order=order, invasive=invasive)
+    ho, he = stepped.homogeneous, stepped.heterogeneous
+    called = AsynchronousUpdate(
+        lambda s, v, g: ho(s, v, g), lambda s, v, g: he(s, v, g), stepped.gate, order, invasive
+    )
+    torch.testing.assert_close(called(x, graph), stepped(x, graph))
+
+
+class _CountProducts(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("invasive", "products"), [(False, 6), (True, 7)])
+def test_each_state_meets_each_matrix_once(
+    invasive: bool, products: int, graph: SequenceGraph, x: Tensor
+) -> None:
+    """V x, Q x, K x, Q s, K s, V s'; invasive adds the value of s."""
+    update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, invasive=invasive)
+    with torch.no_grad(), _CountProducts() as counter:
+        update(x, graph)
+    assert counter.count == products * SCHEMA.num_types
+
+
+def test_gate_weighs_two_candidates() -> None:
+    gate = UpdateGate(CHANNELS)
+    a, b = torch.randn(2, 5, CHANNELS)
+    mixed, weights = gate(a, b)
+    torch.testing.assert_close(weights.sum(1), torch.ones(5))
+    torch.testing.assert_close(mixed, weights[:, :1] * a + weights[:, 1:] * b)
+    with torch.no_grad():
+        gate.mlp[-1].bias.copy_(torch.tensor([50.0, -50.0]))
+    torch.testing.assert_close(gate(a, b)[0], a)
+
+
+def test_synchronous_update_is_a_linear_map_of_both(graph: SequenceGraph, x: Tensor) -> None:
+    update = SynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    both = torch.cat([update.homogeneous(x, x, graph), update.heterogeneous(x, x, graph)], 1)
+    expected = both @ update.join.weight.T + update.join.bias
+    torch.testing.assert_close(update(x, graph), expected)
+
+
+def test_encoder_stacks_blocks(graph: SequenceGraph, x: Tensor) -> None:
+    layers = [AsynchronousUpdate.from_channels(CHANNELS, SCHEMA) for _ in range(2)]
+    encoder = GraphEncoder(layers, residual=True, norm=torch.nn.LayerNorm(CHANNELS))
+    first = encoder.norms[0](x + layers[0](x, graph))
+    second = encoder.norms[1](first + layers[1](first, graph))
+    out, gates = encoder(x, graph, return_gates=True)
+    torch.testing.assert_close(out, second)
+    torch.testing.assert_close(gates[1], layers[1](first, graph, return_gate=True)[1])
+    assert encoder.norms[0].weight is not encoder.norms[1].weight
+
+
+def test_encoder_shares_weights_where_a_block_is_given_twice(
+    graph: SequenceGraph, x: Tensor
+) -> None:
+    layer = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    encoder = GraphEncoder([layer, layer])
+    assert len(list(encoder.parameters())) == len(list(layer.parameters()))
+    torch.testing.assert_close(encoder(x, graph), layer(layer(x, graph), graph))
+
+
+def test_encoder_drops_channels_in_training_only(graph: SequenceGraph, x: Tensor) -> None:
+    encoder = GraphEncoder([SynchronousUpdate.from_channels(CHANNELS, SCHEMA)], dropout=0.5)
+    dropped = (encoder(x, graph) == 0).float().mean()
+    assert 0.3 < dropped < 0.7
+    assert (encoder.eval()(x, graph) != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: AsynchronousUpdate(len, len, order="both"),
+            ValueError,
+            "gate: expected a gate for order='both', got None",
+        ),
+        (
+            lambda: AsynchronousUpdate(len, len, UpdateGate(2), "homogeneous-first"),
+            ValueError,
+            "gate: expected None for order='homogeneous-first'",
+        ),
+        (
+            lambda: AsynchronousUpdate(len, len, UpdateGate(2), "early"),
+            ValueError,
+            "order: expected one of ('both', 'homogeneous-first', 'heterogeneous-first'), got",
+        ),
+        (
+            lambda: AsynchronousUpdate(3, len, UpdateGate(2)),
+            TypeError,
+            "homogeneous: expected an operator, got int",
+        ),
+        (
+            lambda: AsynchronousUpdate.from_channels(4, SCHEMA, order="homogeneous-first")(
+                None, None, return_gate=True
+            ),
+            ValueError,
+            "return_gate: expected False, as order='homogeneous-first' has no gate",
+        ),
+        (
+            lambda: UpdateGate(4)(torch.zeros(2, 4), torch.zeros(3, 4)),
+            ValueError,
+            "b: expected shape [2, 4] (nodes and channels of a), got [3, 4]",
+        ),
+        (lambda: GraphEncoder([]), ValueError, "layers: expected at least one block, got none"),
+        (lambda: GraphEncoder([len]), TypeError, "layers[0]: expected a Module, got builtin"),
+    ],
+)
+def test_errors_say_what_was_expected(call: object, error: type, message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        call()  # type: ignore[operator]
