@@ -25,8 +25,11 @@ def test_every_slice_that_can_reach_the_readout_gets_a_gradient(layers: int) -> 
 
     for name, parameter in (*embedding.named_parameters(), *encoder.named_parameters()):
         assert parameter.grad is not None, name
+        if ".gate." in name:  # a ReLU may be silent for all of these nodes
+            assert parameter.grad.abs().sum() > 0, name
+            continue
         # Per type, per relation, per id or position: the first dimension.
-        untouched = parameter.grad.flatten(1).abs().sum(1) == 0 if parameter.dim() > 1 else []
+        untouched = parameter.grad.flatten(1).abs().sum(1) == 0
         silent = {i for i, zero in enumerate(untouched) if zero}
         if name == f"layers.{layers - 1}.heterogeneous.query":
             # Last reads an item's state, so of the last layer's queries only the item's matter.
