@@ -52,7 +52,7 @@ class GenerateConfig:
     codes: int = 24
     noise: float = 0.1
     missing: float = 0.1
-    width: int = 32
+    width: int = 64
     blur: float = 0.3
     seed: int = 0
 

@@ -1,0 +1,1 @@
+"""MMSR, a recommender over several modalities, from data folders to recommendations."""

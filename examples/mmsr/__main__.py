@@ -1,0 +1,184 @@
+"""The commands: ``python -m examples.mmsr COMMAND --help``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+from examples.mmsr import checkpoint
+from examples.mmsr.baselines import judge_baselines
+from examples.mmsr.data import DataError, Dataset, available_modalities, read
+from examples.mmsr.demo import demo
+from examples.mmsr.describe import describe as described
+from examples.mmsr.dial import dial
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.metrics import rank_all, summarise, table
+from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.protocol import split
+from examples.mmsr.recommend import listing
+from examples.mmsr.recommend import recommend as recommended
+from examples.mmsr.train import RunError, TrainingConfig, claim, fit
+
+
+def describe(
+    data: str | None = None,
+    sequences: str = "sequences.npz",
+    modalities: list[str] | None = None,
+    generated: GenerateConfig = GenerateConfig(),
+) -> None:
+    """Count users, items, interactions, what is missing, and the protocol's instances.
+
+    Args:
+        data: a data folder; without one, a generated data set.
+        sequences: the file in it that holds the histories.
+        modalities: which modalities; all that the folder has unless given.
+        generated: what to generate where there is no folder.
+    """
+    if data is not None and modalities is None:
+        modalities = available_modalities(data)
+    found = _data(data, sequences, modalities, generated)
+    print(described(found, split(found)))
+
+
+def train(
+    data: str | None = None,
+    sequences: str = "sequences.npz",
+    modalities: list[str] | None = None,
+    generated: GenerateConfig = GenerateConfig(),
+    nodes: NodesConfig = NodesConfig(),
+    model: ModelConfig = ModelConfig(),
+    training: TrainingConfig = TrainingConfig(),
+    out: str = "runs/mmsr",
+    resume: bool = False,
+) -> None:
+    """Choose the number of steps on validation, refit on everything, and judge on the test steps.
+
+    Args:
+        data: a data folder; without one, a generated data set.
+        sequences: the file in it that holds the histories.
+        modalities: which modalities; all feature matrices of the folder unless given.
+        generated: what to generate where there is no folder.
+        nodes: how features become nodes.
+        model: which blocks make the model.
+        training: how it is fitted.
+        out: the run's folder: checkpoints, logs, the model, its figures.
+        resume: go on with the run in that folder from its last finished epoch.
+    """
+    settings = {
+        "data": data,
+        "sequences": sequences,
+        "modalities": modalities,
+        "generated": asdict(generated) if data is None else None,
+        "nodes": asdict(nodes),
+        "model": asdict(model),
+        "training": asdict(training),
+    }
+    claim(out, settings, resume)
+    found = _data(data, sequences, modalities, generated)
+    parts = split(found)
+    print(described(found, parts), flush=True)
+    made = make_nodes(found, nodes, model.channels)
+    fitted, record = fit(
+        lambda: MMSR(found.num_items, made, model),
+        parts,
+        training,
+        out,
+        lambda fresh: checkpoint.contents(fresh, found),
+    )
+    saved = Path(out, "model.pt")
+    checkpoint.save(saved, fitted, found)
+    rows = judge_baselines(parts.train, found.num_items, parts.test)
+    rows["MMSR"] = record["test"]
+    search = record["search"]
+    print(
+        f"\n{table(rows)}\n\n"
+        f"{search['steps']} steps, chosen by validation's MRR of {search['MRR']:.3f} "
+        f"after epoch {search['epoch']}; {record['seconds_per_epoch']:.1f} s per epoch\n"
+        f"model: {saved}"
+    )
+
+
+def evaluate(
+    model: str,
+    data: str | None = None,
+    sequences: str = "sequences.npz",
+    modalities: list[str] | None = None,
+    generated: GenerateConfig = GenerateConfig(),
+    batch_size: int = 512,
+) -> None:
+    """Rank the test steps of a data set by a trained model, beside the baselines.
+
+    Args:
+        model: a checkpoint.
+        data: a data folder; without one, a generated data set.
+        sequences: the file in it that holds the histories.
+        modalities: which modalities; all feature matrices of the folder unless given.
+        generated: what to generate where there is no folder.
+        batch_size: histories ranked at a time.
+    """
+    trained, _ = checkpoint.load(model)
+    found = _data(data, sequences, modalities, generated)
+    if trained.num_items != found.num_items:
+        raise checkpoint.CheckpointError(
+            f"{model} knows {trained.num_items} items, but {found.name} has {found.num_items}"
+        )
+    parts = split(found)
+    rows = judge_baselines(parts.train, found.num_items, parts.test)
+    rows["MMSR"] = summarise(rank_all(trained.score, parts.test, batch_size))
+    print(table(rows))
+
+
+def recommend(model: str, history: list[int], top: int = 10) -> None:
+    """Print the items that a trained model would recommend after a history.
+
+    Args:
+        model: a checkpoint.
+        history: item indices, oldest first, such as [3, 14, 15].
+        top: how many items.
+    """
+    trained, names = checkpoint.load(model)
+    for place, item in enumerate(history, start=1 - len(history)):
+        if names is not None and 0 <= item < len(names):
+            print(f"{place:3d}            {item}  {names[item]}")
+    print(listing(recommended(trained, history, top), names))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "describe": describe,
+    "train": train,
+    "evaluate": evaluate,
+    "recommend": recommend,
+    "demo": demo,
+    "dial": dial,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; what a user can mend ends in one line instead of a traceback."""
+    try:
+        auto_cli(COMMANDS, args=None if arguments is None else list(arguments))
+    except (DataError, checkpoint.CheckpointError, RunError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _data(
+    folder: str | None,
+    sequences: str,
+    modalities: list[str] | None,
+    generated: GenerateConfig,
+) -> Dataset:
+    if folder is None:
+        return generate(generated).data
+    return read(folder, sequences=sequences, modalities=modalities)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Training on Lightning: steps chosen on validation, then a model refitted on everything."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from examples.mmsr.metrics import rank_all, ranks, summarise
+from examples.mmsr.protocol import Instances, Split
+from examples.mmsr.recommender import Recommender
+
+Batch = tuple[Any, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is fitted.
+
+    Args:
+        epochs: at most so many are tried.
+        patience: stop after so many epochs without a better MRR on validation.
+        batch_size: histories per step.
+        evaluation_batch_size: histories ranked at a time.
+        learning_rate: Adam's.
+        weight_decay: Adam's.
+        clip: the largest norm of the gradient, 0 for any.
+        seed: of weights, order and dropout.
+        workers: processes that build graphs; 0 builds them in the training process.
+        progress: whether to draw a progress bar.
+    """
+
+    epochs: int = 30
+    patience: int = 3
+    batch_size: int = 128
+    evaluation_batch_size: int = 512
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    seed: int = 0
+    workers: int = 0
+    progress: bool = True
+
+
+class Rows(Dataset[Instances]):
+    """Instances for a loader, taken a whole batch at a time."""
+
+    def __init__(self, instances: Instances) -> None:
+        self.instances = instances
+
+    def __getitem__(self, rows: np.ndarray) -> Instances:
+        return self.instances[rows]
+
+
+class Batches(Sampler[np.ndarray]):
+    """Row numbers in batches, in an order drawn from the seed and the epoch alone."""
+
+    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning, so that a resumed run goes on where it stopped."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        order = np.arange(self.count)
+        if self.seed is not None:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        for begin in range(0, self.count, self.batch_size):
+            yield order[begin : begin + self.batch_size]
+
+
+class Batching(L.LightningDataModule):
+    """Loaders of instances, prepared for a model.
+
+    Args:
+        model: whose :meth:`Recommender.prepare` makes the inputs.
+        fit: instances to train on.
+        validation: instances to rank after each epoch, or None.
+        config: batch sizes, seed, workers.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        fit: Instances,
+        validation: Instances | None,
+        config: TrainingConfig,
+    ) -> None:
+        super().__init__()
+        self.prepare_inputs = model.prepare
+        self.fit_instances, self.validation_instances = fit, validation
+        self.config = config
+
+    def train_dataloader(self) -> DataLoader[Instances]:
+        return self._loader(self.fit_instances, self.config.batch_size, self.config.seed)
+
+    def val_dataloader(self) -> DataLoader[Instances] | list[DataLoader[Instances]]:
+        if self.validation_instances is None:
+            return []
+        return self._loader(self.validation_instances, self.config.evaluation_batch_size, None)
+
+    def _loader(
+        self, instances: Instances, batch_size: int, seed: int | None
+    ) -> DataLoader[Instances]:
+        return DataLoader(
+            Rows(instances),
+            sampler=Batches(len(instances), batch_size, seed),
+            batch_size=None,
+            collate_fn=self._collate,
+            num_workers=self.config.workers,
+            persistent_workers=self.config.workers > 0,
+        )
+
+    def _collate(self, instances: Instances) -> Batch:
+        return self.prepare_inputs(instances), torch.from_numpy(instances.targets)
+
+
+class Fitting(L.LightningModule):
+    """Cross-entropy over the whole catalogue, Adam, and the ranks of validation's targets.
+
+    Args:
+        model: what is fitted.
+        config: the optimiser's settings.
+        extra: what checkpoints carry beside the weights.
+
+    Attributes:
+        history: a row per finished epoch: ``epoch`` (from 1), ``steps`` so far, mean ``loss``,
+            ``seconds`` of training and, where there is validation, its metrics.
+    """
+
+    def __init__(self, model: Recommender, config: TrainingConfig, extra: dict[str, Any]) -> None:
+        super().__init__()
+        self.model, self.config, self.extra = model, config, extra
+        self.history: list[dict[str, float]] = []
+        self._ranks: list[Tensor] = []
+        self._metrics: dict[str, float] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            self.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout is drawn from the epoch's own seed, so that a resumed run repeats it.
+        torch.manual_seed(self.config.seed * 100_003 + self.current_epoch)
+        self._loss = torch.zeros((), device=self.device)
+        self._count = 0
+        self._began = time.perf_counter()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        inputs, targets = batch
+        loss = F.cross_entropy(self.model(inputs), targets)
+        self._loss += loss.detach() * len(targets)
+        self._count += len(targets)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._ended = time.perf_counter()  # validation is not an epoch's training
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        inputs, targets = batch
+        self._ranks.append(ranks(self.model(inputs), targets))
+
+    def on_validation_epoch_end(self) -> None:
+        found = torch.cat(self._ranks).cpu().numpy()
+        self._ranks.clear()
+        self._metrics = {"MRR": 100 * float((1 / found).mean()), **summarise(found)}
+        self.log("MRR", self._metrics["MRR"], prog_bar=True, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        row = {
+            "epoch": self.current_epoch + 1,
+            "steps": self.global_step,
+            "loss": float(self._loss) / self._count,
+            "seconds": self._ended - self._began,
+            **self._metrics,
+        }
+        self.history.append(row)
+        self.log("loss", row["loss"], prog_bar=True, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, row["epoch"])
+            logger.save()
+
+    def on_save_checkpoint(self, saved: dict[str, Any]) -> None:
+        saved.update(self.extra, history=self.history)
+
+    def on_load_checkpoint(self, saved: dict[str, Any]) -> None:
+        self.history = saved["history"]
+
+
+def fit(
+    make: Callable[[], Recommender],
+    split: Split,
+    config: TrainingConfig,
+    out: str | Path,
+    extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
+) -> tuple[Recommender, dict[str, Any]]:
+    """Choose the number of steps on validation, refit on everything, and rank the test targets.
+
+    Everything done is kept under ``out``, and a call with the same arguments goes on from there.
+
+    Args:
+        make: makes the model, with fresh weights from PyTorch's generator.
+        split: the protocol's parts.
+        config: how to fit.
+        out: the run's folder.
+        extra: what checkpoints carry beside the weights.
+
+    Returns:
+        The refitted model, in evaluation mode, and its record: the ``search`` row that validation
+        chose, ``test`` metrics and the median ``seconds_per_epoch``.
+    """
+    out = Path(out)
+    history = search(make, split, config, out / "search", extra)
+    chosen = max(history, key=lambda row: row["MRR"])
+    model = refit(make, split, config, out / "refit", int(chosen["steps"]), extra)
+    found = rank_all(model.score, split.test, config.evaluation_batch_size)
+    np.savez(out / "test_ranks.npz", ranks=found, user=split.test.user)
+    record = {
+        "search": chosen,
+        "test": summarise(found),
+        "seconds_per_epoch": float(np.median([row["seconds"] for row in history])),
+    }
+    _write_json(out / "record.json", record)
+    return model, record
+
+
+def search(
+    make: Callable[[], Recommender],
+    split: Split,
+    config: TrainingConfig,
+    out: Path,
+    extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
+) -> list[dict[str, float]]:
+    """Train with early stopping on validation's MRR; the rows of :attr:`Fitting.history`."""
+    done = out / "history.json"
+    if done.exists():
+        rows: list[dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
+        return rows
+    stop = EarlyStopping("MRR", mode="max", patience=config.patience)
+    fitting, _ = _run(
+        make, split.fit.prefixes(), split.validation, config, out, extra, [stop], config.epochs, -1
+    )
+    _write_json(done, fitting.history)
+    return fitting.history
+
+
+def refit(
+    make: Callable[[], Recommender],
+    split: Split,
+    config: TrainingConfig,
+    out: Path,
+    steps: int,
+    extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
+) -> Recommender:
+    """Train on the whole train parts for so many steps; the model in evaluation mode."""
+    _, model = _run(make, split.train.prefixes(), None, config, out, extra, [], -1, steps)
+    return model.eval()
+
+
+def _run(
+    make: Callable[[], Recommender],
+    instances: Instances,
+    validation: Instances | None,
+    config: TrainingConfig,
+    out: Path,
+    extra: Callable[[Recommender], dict[str, Any]],
+    callbacks: list[L.Callback],
+    max_epochs: int,
+    max_steps: int,
+) -> tuple[Fitting, Recommender]:
+    """One call of Lightning's trainer, from the last finished epoch where there is one."""
+    torch.manual_seed(config.seed)
+    model = make()
+    fitting = Fitting(model, config, extra(model))
+    keep = ModelCheckpoint(
+        out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    csv = CSVLogger(out, name="logs")
+    board = TensorBoardLogger(out, name="logs", version=csv.version)
+    if config.progress:
+        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=20)]
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=max_epochs,
+        max_steps=max_steps,
+        callbacks=[*callbacks, keep],
+        logger=[csv, board],
+        gradient_clip_val=config.clip or None,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=config.progress,
+        default_root_dir=out,
+    )
+    last = out / "last.ckpt"
+    trainer.fit(
+        fitting,
+        datamodule=Batching(model, instances, validation, config),
+        ckpt_path=last if last.exists() else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return fitting, model
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Whole or not at all, so that a file that is there can be trusted."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
