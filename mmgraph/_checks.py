@@ -31,6 +31,14 @@ def positive(name: str, value: Any, *, least: int = 1) -> None:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
+def heads(channels: int, heads: int) -> None:
+    """Channels can be split evenly over the heads."""
+    positive("channels", channels)
+    positive("heads", heads)
+    if channels % heads:
+        raise ValueError(f"heads: expected a divisor of channels {channels}, got {heads}")
+
+
 def probability(name: str, value: float) -> None:
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name}: expected a probability in [0, 1), got {value}")
