@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +18,171 @@ from mmgraph._numba import Compiled
 
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.int32]
+Words = NDArray[np.uint64]
+Marks = NDArray[np.uint8]
 
 # How a neighbour stands to its centre, as bits: `both` is the sum of the two directions.
 _NEXT, _PREVIOUS, _OTHER_TYPE = 1, 2, 4
+
+# The place of a word's only bit: each six bits of a De Bruijn sequence occur once.
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT = np.zeros(64, np.int64)
+_BIT[[((1 << place) * int(_DE_BRUIJN) >> 58) & 63 for place in range(64)]] = np.arange(64)
+
+
+@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _rows_from_bits(
+    bits: Words,
+    words: int,
+    length: int,
+    entry: Shorts,
+    entry_ptr: Shorts,
+    first_node: Ints,
+    neighbours: Shorts,
+    degree: Shorts,
+    inside: Shorts,
+) -> int:
+    """Rows of one history's neighbours: each node's row is a bit per node of the history.
+
+    The nodes of each step make one mask; a node's row is the union of its steps' masks (other
+    types) and of the masks before and after them (its own type).
+    """
+    num_types, n = first_node.size - 1, first_node[-1]
+    one = np.uint64(1)
+    # Masks of the steps, with an empty one at either end; then of each node three rows.
+    after, before, other = length + 2, length + 2 + n, length + 2 + 2 * n
+    for w in range((other + n) * words):
+        bits[w] = 0
+    for t in range(num_types):
+        for s in range(length):
+            for k in range(entry_ptr[t * length + s], entry_ptr[t * length + s + 1]):
+                i = entry[k]
+                bits[(s + 1) * words + (i >> 6)] |= one << np.uint64(i & 63)
+    for t in range(num_types):
+        for s in range(length):
+            for k in range(entry_ptr[t * length + s], entry_ptr[t * length + s + 1]):
+                i = entry[k]
+                for w in range(words):
+                    bits[(before + i) * words + w] |= bits[s * words + w]
+                    bits[(other + i) * words + w] |= bits[(s + 1) * words + w]
+                    bits[(after + i) * words + w] |= bits[(s + 2) * words + w]
+    size = 0
+    for t in range(num_types):
+        low, high = first_node[t], first_node[t + 1]
+        for i in range(low, high):
+            start, own = size, 0
+            for w in range(words):
+                # The node's own type in this word.
+                mask = ~np.uint64(0)
+                if low > 64 * w:
+                    mask = mask << np.uint64(low - 64 * w) if low < 64 * w + 64 else np.uint64(0)
+                if high < 64 * w + 64:
+                    mask &= (
+                        (one << np.uint64(high - 64 * w)) - one if high > 64 * w else np.uint64(0)
+                    )
+                following = bits[(after + i) * words + w] & mask
+                preceding = bits[(before + i) * words + w] & mask
+                if i >> 6 == w:
+                    self = one << np.uint64(i & 63)
+                    following &= ~self
+                    preceding &= ~self
+                    same = following | preceding | self
+                else:
+                    same = following | preceding
+                row = same | (bits[(other + i) * words + w] & ~mask)
+                while row:
+                    lowest = row & (~row + one)
+                    b = _BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                    place = np.uint64(b)
+                    own += np.int64((same >> place) & one)
+                    neighbours[size] = (
+                        4 * (64 * w + b)
+                        + np.int64((following >> place) & one)
+                        + 2 * np.int64((preceding >> place) & one)
+                    )
+                    size += 1
+                    row ^= lowest
+            degree[i], inside[i] = size - start, own
+    return size
+
+
+@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _rows_from_lists(
+    found: Shorts,
+    length: int,
+    entry: Shorts,
+    entry_ptr: Shorts,
+    first_node: Ints,
+    occurrence_ptr: Shorts,
+    positions: Shorts,
+    mark: Marks,
+    cursor: Shorts,
+    neighbours: Shorts,
+    degree: Shorts,
+    inside: Shorts,
+) -> int:
+    """The same rows for a history of so many nodes that rows of bits would be mostly empty.
+
+    Each node's matches are listed once each and then sorted; the structure is symmetric, so their
+    number is both the node's degree and the number of rows in which it appears.
+    """
+    num_types, n = first_node.size - 1, first_node[-1]
+    size = 0
+    for t in range(num_types):
+        for j in range(first_node[t], first_node[t + 1]):
+            start = size
+            found[size] = 4 * j
+            size += 1
+            mark[j] = _OTHER_TYPE  # `self` is there, whatever else joins the node to itself
+            for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
+                s = positions[o]
+                at = t * length + s
+                if s > 0:
+                    for k in range(entry_ptr[at - 1], entry_ptr[at]):
+                        i = entry[k]
+                        found[size] = 4 * i
+                        size += mark[i] == 0
+                        mark[i] |= _NEXT
+                if s + 1 < length:
+                    for k in range(entry_ptr[at + 1], entry_ptr[at + 2]):
+                        i = entry[k]
+                        found[size] = 4 * i
+                        size += mark[i] == 0
+                        mark[i] |= _PREVIOUS
+            mark[j] = 0
+            for f in range(start + 1, size):
+                i = found[f] >> 2
+                found[f] += mark[i]
+                mark[i] = 0
+            inside[j] = size - start
+            middle = size
+            for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
+                s = positions[o]
+                for u in range(num_types):
+                    if u != t:
+                        at = u * length + s
+                        for k in range(entry_ptr[at], entry_ptr[at + 1]):
+                            i = entry[k]
+                            found[size] = 4 * i
+                            size += mark[i] == 0
+                            mark[i] = _OTHER_TYPE
+            for f in range(middle, size):
+                mark[found[f] >> 2] = 0
+            degree[j] = size - start
+
+    # Sort the rows: neighbours come in ascending order.
+    total = 0
+    for i in range(n):
+        cursor[i] = total
+        total += degree[i]
+    f = 0
+    for j in range(n):
+        for _ in range(degree[j]):
+            i = found[f] >> 2
+            neighbours[cursor[i]] = 4 * j + (found[f] & 3)
+            cursor[i] += 1
+            f += 1
+    return size
 
 
 def _adjacency(
@@ -80,7 +243,8 @@ def _adjacency(
     occurrence_ptr = np.empty(most + 1, np.int32)
     cursor = np.empty(most + 1, np.int32)
     mark = np.zeros(most, np.uint8)
-    found = np.empty(64 * longest + 64, np.int32)
+    found = np.empty(0, np.int32)
+    bits = np.empty(0, np.uint64)
 
     nodes, occurrence, edges, step = 0, 0, 0, 0
     for b in range(num_graphs):
@@ -93,10 +257,10 @@ def _adjacency(
             first_node[t] = n
             low = column_ptr[t - 1] if t else 0
             high = column_ptr[t] if t else 1
-            bits = 2
-            while (1 << bits) < 2 * length * (high - low):
-                bits += 1
-            mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
+            power = 2
+            while (1 << power) < 2 * length * (high - low):
+                power += 1
+            mask, shift = (1 << power) - 1, np.uint64(64 - power)
             for h in range(mask + 1):
                 slot_node[h] = -1
             for s in range(length):
@@ -148,70 +312,37 @@ def _adjacency(
                     positions[occurrence + cursor[i]] = s
                     cursor[i] += 1
 
-        # Neighbours of each node, unsorted; the structure is symmetric, so their number is both
-        # the node's degree and the number of rows in which it appears.
-        if found.size < matches + 1:
-            found = np.empty(2 * matches, np.int32)
         if capacity < edges + matches:
             capacity = 2 * (edges + matches)
             larger = np.empty(capacity, np.int32)
             larger[:edges] = neighbours[:edges]
             neighbours = larger
-        size = 0
-        for t in range(num_types):
-            for j in range(first_node[t], first_node[t + 1]):
-                start = size
-                found[size] = 4 * j
-                size += 1
-                mark[j] = _OTHER_TYPE  # `self` is there, whatever else joins the node to itself
-                for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
-                    s = positions[occurrence + o]
-                    at = t * length + s
-                    if s > 0:
-                        for k in range(entry_ptr[at - 1], entry_ptr[at]):
-                            i = entry[k]
-                            found[size] = 4 * i
-                            size += mark[i] == 0
-                            mark[i] |= _NEXT
-                    if s + 1 < length:
-                        for k in range(entry_ptr[at + 1], entry_ptr[at + 2]):
-                            i = entry[k]
-                            found[size] = 4 * i
-                            size += mark[i] == 0
-                            mark[i] |= _PREVIOUS
-                mark[j] = 0
-                for f in range(start + 1, size):
-                    i = found[f] >> 2
-                    found[f] += mark[i]
-                    mark[i] = 0
-                inside[nodes + j] = size - start
-                middle = size
-                for o in range(occurrence_ptr[j], occurrence_ptr[j + 1]):
-                    s = positions[occurrence + o]
-                    for u in range(num_types):
-                        if u != t:
-                            at = u * length + s
-                            for k in range(entry_ptr[at], entry_ptr[at + 1]):
-                                i = entry[k]
-                                found[size] = 4 * i
-                                size += mark[i] == 0
-                                mark[i] = _OTHER_TYPE
-                for f in range(middle, size):
-                    mark[found[f] >> 2] = 0
-                degree[nodes + j] = size - start
-
-        # Sort the rows: neighbours come in ascending order.
-        total = 0
-        for i in range(n):
-            cursor[i] = total
-            total += degree[nodes + i]
-        f = 0
-        for j in range(n):
-            for _ in range(degree[nodes + j]):
-                i = found[f] >> 2
-                neighbours[edges + cursor[i]] = 4 * j + (found[f] & 3)
-                cursor[i] += 1
-                f += 1
+        room = neighbours[edges:]
+        own_degree, own_inside = degree[nodes : nodes + n], inside[nodes : nodes + n]
+        words = (n + 63) >> 6
+        if n * words <= matches:
+            if bits.size < (3 * n + length + 2) * words:
+                bits = np.empty(2 * (3 * n + length + 2) * words, np.uint64)
+            size = _rows_from_bits(
+                bits, words, length, entry, entry_ptr, first_node, room, own_degree, own_inside
+            )
+        else:
+            if found.size < matches + 1:
+                found = np.empty(2 * matches, np.int32)
+            size = _rows_from_lists(
+                found,
+                length,
+                entry,
+                entry_ptr,
+                first_node,
+                occurrence_ptr,
+                positions[occurrence:],
+                mark,
+                cursor,
+                room,
+                own_degree,
+                own_inside,
+            )
         nodes += n
         occurrence += e
         edges += size

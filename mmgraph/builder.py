@@ -52,8 +52,8 @@ class SequenceGraphBuilder:
         >>> schema = GraphSchema(("item", "image"))
         >>> builder = SequenceGraphBuilder(schema, codes={"image": torch.tensor([[0], [1], [0]])})
         >>> builder([[0, 1, 2], [1]])
-        SequenceGraph(2 graphs, 7 nodes (item 4, image 3), 21 edges (13 homogeneous, \
-15 heterogeneous), cpu)
+        SequenceGraph(2 graphs, 7 nodes (item 4, image 3), 21 edges (13 homogeneous,
+        15 heterogeneous), cpu)
     """
 
     def __init__(
