@@ -53,7 +53,7 @@ class Codes(NamedTuple):
 
     Attributes:
         codes: LongTensor ``[num_items, k]``, -1 where the item lacks the modality. It is what
-            :class:`SequenceGraphBuilder` takes as ``codes``.
+            :class:`mmgraph.SequenceGraphBuilder` takes as ``codes``.
         distances: FloatTensor ``[num_items, k]``, to each code's centre; NaN where missing.
     """
 
@@ -87,8 +87,8 @@ class ModalityCodebook:
         k: how many codes an item gets, at most ``num_codes``.
         metric: ``"cosine"`` or ``"euclidean"``.
         components: the width after compression; ``None`` clusters the features as they are.
-            Centres that initialise a :class:`NodeEmbedding` need ``components`` equal to its
-            ``channels``.
+            Centres that initialise a :class:`mmgraph.nn.NodeEmbedding` need ``components`` equal
+            to its ``channels``.
         seed: of everything random.
         progress: whether a fit of more than two seconds says on stderr how far it is.
 
@@ -124,6 +124,7 @@ class ModalityCodebook:
         if components is not None:
             check.positive("components", components)
         check.positive("seed", seed, least=0)
+        check.boolean("progress", progress)
         self.num_codes = num_codes
         self.k = k
         self.metric: Metric = metric

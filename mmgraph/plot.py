@@ -208,7 +208,7 @@ def fusion_order(
     Args:
         graph: the batch that the model ran on.
         gates: each layer's gate weights ``[N, 2]``, first layer first, column 0 = homogeneous
-            first, as :class:`GraphEncoder` returns them with ``return_gates=True``.
+            first, as :class:`mmgraph.nn.GraphEncoder` returns them with ``return_gates=True``.
         readout: the nodes that the readout reads: ``"last"`` (``Last``), ``"steps"`` (``Mean``,
             ``Max``, ``SoftAttention``), or a boolean mask ``[N]``.
         ax: where to draw; by default on a new figure of fitting size.

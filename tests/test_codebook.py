@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -391,6 +392,7 @@ def test_a_changed_file_is_refused(tmp_path, change, words):
         ({"num_codes": 5, "k": 0}, ValueError, "k: expected at least 1, got 0"),
         ({"num_codes": 5, "metric": "l1"}, ValueError, "metric: expected one of .*got 'l1'"),
         ({"num_codes": 5, "components": 0}, ValueError, "components: expected at least 1, got 0"),
+        ({"num_codes": 5, "progress": None}, TypeError, "progress: expected a bool"),
         ({"num_codes": 5, "seed": -1}, ValueError, "seed: expected at least 0, got -1"),
     ],
 )
@@ -503,6 +505,14 @@ def test_without_scikit_learn(monkeypatch, tmp_path):
     with pytest.raises(ImportError, match=r"pip install mmgraph\[codebook\]"):
         codebook.transform(torch.tensor(multi_hot()).to_sparse())
     assert torch.equal(ModalityCodebook.load(tmp_path / "codes").transform(dense()).codes, expected)
+
+
+def test_optional_packages_are_imported_late():
+    blocked = ("sklearn", "matplotlib", "networkx")
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); " + (
+        "import mmgraph.codebook, mmgraph.plot; mmgraph.codebook.ModalityCodebook(3)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class Terminal(io.StringIO):
