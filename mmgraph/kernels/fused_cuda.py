@@ -1,0 +1,458 @@
+"""The fused operations on CUDA, by Triton: the same functions as in :mod:`mmgraph.kernels.fused_cpu`.
+
+Inputs are float32, bfloat16 or float16; sums and per-edge tensors are float32, results have their
+inputs' types. Nothing waits for the device and sizes alone decide what is allocated and launched, so
+that a layer can be captured in a CUDA graph. Triton is imported by the first call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import itertools
+import logging
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_log = logging.getLogger("mmgraph")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why these functions cannot run here; ``None`` where they can."""
+    try:
+        kernels = _kernels()
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    except Exception as error:  # a broken installation shows itself in many ways
+        return f"Triton is broken ({type(error).__name__}: {error})"
+    if not torch.cuda.is_available() and not kernels.INTERPRETED:
+        return "there is no CUDA device"
+    return None
+
+
+def edge_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ptr: Tensor,
+    index: Tensor,
+    relation: Tensor | None,
+    relation_weight: Tensor | None,
+    edge_bias: Tensor | None,
+    edge_scale: Tensor | None,
+    negative_slope: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of the centres, the weights, and which scores were positive (with a slope)."""
+    heads, ck, cv = key.shape[-2], key.shape[-1], value.shape[-1]
+    centres, edges = ptr.shape[0] - 1, index.shape[0]
+    out = value.new_empty(centres, heads, cv)
+    alpha = value.new_empty(edges, heads, dtype=torch.float32)
+    signs = edges if negative_slope is not None else 0
+    positive = torch.empty(signs, heads, dtype=torch.bool, device=value.device)
+    block_e, warps = _block(ck, cv)
+    _launch(
+        "attention_forward",
+        (centres * heads,),
+        *_contiguous(query, key, value, ptr, index, relation),
+        *_contiguous(relation_weight, edge_bias, edge_scale),
+        out,
+        alpha,
+        _signs(positive, negative_slope),
+        negative_slope or 0.0,
+        heads,
+        *(_rows(x) for x in (query, key, value)),
+        CK=ck,
+        CV=cv,
+        QUERY_TYPED=query.dim() == 4,
+        KEY_TYPED=key.dim() == 4,
+        VALUE_TYPED=value.dim() == 4,
+        BLOCK_E=block_e,
+        BLOCK_K=_power(ck),
+        BLOCK_V=_power(cv),
+        num_warps=warps,
+    )
+    return out, alpha, positive
+
+
+def edge_attention_backward(
+    grad_out: Tensor,
+    grad_alpha: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ptr: Tensor,
+    index: Tensor,
+    relation: Tensor | None,
+    transpose_ptr: Tensor,
+    transpose_index: Tensor,
+    transpose_edge: Tensor,
+    relation_weight: Tensor | None,
+    edge_scale: Tensor | None,
+    alpha: Tensor,
+    positive: Tensor,
+    negative_slope: float | None,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key, value, relation_weight, edge_bias and edge_scale; empty if unneeded."""
+    heads, ck, cv = key.shape[-2], key.shape[-1], value.shape[-1]
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    grad_out, ptr, index = grad_out.contiguous(), ptr.contiguous(), index.contiguous()
+    grad_alpha, relation, weight, scale = _contiguous(
+        grad_alpha, relation, relation_weight, edge_scale
+    )
+    transpose = (transpose_ptr.contiguous(), transpose_index.contiguous(), transpose_edge.contiguous())
+    nothing = alpha.new_empty(0)
+    need_query, need_key, need_value, need_weight, need_bias, need_scale = needs
+    grad_query = torch.empty_like(query) if need_query else None
+    grad_key = torch.empty_like(key) if need_key else None
+    grad_value = torch.empty_like(value) if need_value else None
+    grad_bias = torch.empty_like(alpha) if need_bias else None
+    grad_scale = torch.empty_like(alpha) if need_scale else None
+    grad_weight = grad_score = None
+
+    if need_query or need_key or need_weight or need_bias or need_scale:
+        grad_score = torch.empty_like(alpha)
+        one_query = query.dim() == 3
+        block_e, warps = _block(ck, cv)
+        _launch(
+            "attention_backward",
+            ((ptr.shape[0] - 1) * heads,),
+            grad_out,
+            grad_alpha,
+            key,
+            value,
+            ptr,
+            index,
+            relation,
+            weight,
+            scale,
+            alpha,
+            _signs(positive, negative_slope),
+            grad_score,
+            grad_query if one_query else None,
+            grad_bias,
+            grad_scale,
+            negative_slope or 0.0,
+            heads,
+            _rows(key),
+            _rows(value),
+            CK=ck,
+            CV=cv,
+            KEY_TYPED=key.dim() == 4,
+            VALUE_TYPED=value.dim() == 4,
+            BLOCK_E=block_e,
+            BLOCK_K=_power(ck),
+            BLOCK_V=_power(cv),
+            num_warps=warps,
+        )
+        if grad_query is not None and not one_query:
+            by_score = (key, grad_score, weight, grad_query)
+            _gather_sums(ptr, index, None, relation, by_score, None)
+        if need_weight:
+            assert relation is not None and weight is not None
+            grad_weight = _relation_gradient(
+                query, key, grad_score, index, relation, transpose, weight
+            )
+    by_score = None if grad_key is None else (query, grad_score, weight, grad_key)
+    by_alpha = None if grad_value is None else (grad_out, alpha, scale, None, None, grad_value)
+    if key.dim() == value.dim():
+        _gather_sums(*transpose, relation, by_score, by_alpha)
+    else:
+        _gather_sums(*transpose, relation, by_score, None)
+        _gather_sums(*transpose, relation, None, by_alpha)
+    gradients = (grad_query, grad_key, grad_value, grad_weight, grad_bias, grad_scale)
+    a, b, c, d, e, f = (nothing if gradient is None else gradient for gradient in gradients)
+    return a, b, c, d, e, f
+
+
+def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
+    """The softmax over each centre's edges."""
+    alpha = torch.empty_like(scores, memory_format=torch.contiguous_format)
+    heads = scores.shape[1]
+    block_e, warps = _block(heads)
+    _launch(
+        "softmax_forward",
+        (ptr.shape[0] - 1,),
+        *_contiguous(scores, ptr),
+        alpha,
+        heads,
+        BLOCK_E=block_e,
+        BLOCK_H=_power(heads),
+        num_warps=warps,
+    )
+    return alpha
+
+
+def edge_softmax_backward(grad_alpha: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
+    """The gradient of the scores."""
+    grad_scores = torch.empty_like(alpha)
+    heads = alpha.shape[1]
+    block_e, warps = _block(heads)
+    _launch(
+        "softmax_backward",
+        (ptr.shape[0] - 1,),
+        *_contiguous(grad_alpha, alpha, ptr),
+        grad_scores,
+        heads,
+        BLOCK_E=block_e,
+        BLOCK_H=_power(heads),
+        num_warps=warps,
+    )
+    return grad_scores
+
+
+def aggregate(
+    value: Tensor, ptr: Tensor, index: Tensor, weight: Tensor | None, reduce: str
+) -> tuple[Tensor, Tensor]:
+    """The rows of the centres, and with ``"max"`` the first edge that brings each number, or -1."""
+    centres, (heads, channels) = ptr.shape[0] - 1, value.shape[1:]
+    out = value.new_empty(centres, heads, channels)
+    if reduce != "max":
+        _gather_sums(
+            ptr, index, None, None, None, (value, weight, None, None, None, out), reduce == "mean"
+        )
+        return out, ptr.new_empty(0, heads, channels)
+    first = ptr.new_empty(centres, heads, channels)
+    block_e, warps = _block(channels)
+    _launch(
+        "maxima",
+        (centres * heads,),
+        *_contiguous(value, weight, ptr, index),
+        out,
+        first,
+        heads,
+        C=channels,
+        BLOCK_E=block_e,
+        BLOCK_C=_power(channels),
+        num_warps=warps,
+    )
+    return out, first
+
+
+def aggregate_backward(
+    grad_out: Tensor,
+    value: Tensor,
+    ptr: Tensor,
+    index: Tensor,
+    transpose_ptr: Tensor,
+    transpose_index: Tensor,
+    transpose_edge: Tensor,
+    weight: Tensor | None,
+    first: Tensor,
+    reduce: str,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of value and weight; empty if unneeded."""
+    heads, channels = value.shape[1:]
+    need_value, need_weight = needs
+    grad_value = grad_weight = value.new_empty(0)
+    chosen = first if reduce == "max" else None
+    if need_value:
+        grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
+        degree = ptr if reduce == "mean" else None
+        rows = (grad_out, weight, None, degree, chosen, grad_value)
+        _gather_sums(transpose_ptr, transpose_index, transpose_edge, None, None, rows)
+    if need_weight:
+        assert weight is not None
+        grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        block_e, warps = _block(channels)
+        _launch(
+            "edge_products",
+            ((ptr.shape[0] - 1) * heads,),
+            *_contiguous(grad_out, value, ptr, index, chosen),
+            grad_weight,
+            heads,
+            C=channels,
+            MEAN=reduce == "mean",
+            BLOCK_E=block_e,
+            BLOCK_C=_power(channels),
+            num_warps=warps,
+        )
+    return grad_value, grad_weight
+
+
+def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+    """The products of each segment's rows, one after another into one output.
+
+    ``ptr`` is on the CPU: each product's size is known without waiting for the device, so that
+    cuBLAS, which is hard to beat on a handful of tall matrices, takes them as they are.
+    """
+    out = x.new_empty(x.shape[0], weight.shape[2])
+    for segment, rows in enumerate(_segments(ptr)):
+        torch.mm(x[rows], weight[segment], out=out[rows])
+    return out
+
+
+def segment_matmul_backward(
+    grad_out: Tensor, x: Tensor, ptr: Tensor, weight: Tensor, needs: list[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and weight; empty if unneeded."""
+    need_x, need_weight = needs
+    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
+    grad_weight = torch.empty_like(weight) if need_weight else weight.new_empty(0)
+    for segment, rows in enumerate(_segments(ptr)):
+        if need_x:
+            torch.mm(grad_out[rows], weight[segment].T, out=grad_x[rows])
+        if need_weight:
+            torch.mm(x[rows].T, grad_out[rows], out=grad_weight[segment])
+    return grad_x, grad_weight
+
+
+def _segments(ptr: Tensor) -> list[slice]:
+    bounds = ptr.tolist()
+    return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
+
+
+def _relation_gradient(
+    query: Tensor,
+    key: Tensor,
+    grad_score: Tensor,
+    index: Tensor,
+    relation: Tensor,
+    transpose: tuple[Tensor, Tensor, Tensor],
+    weight: Tensor,
+) -> Tensor:
+    """Sums over parts of the edges, then over the parts: both in an order that sizes decide."""
+    relations, heads, channels = weight.shape
+    edges = index.shape[0]
+    block_e, warps = _block(channels)
+    blocks = -(-edges // block_e)
+    span = block_e * -(-blocks // _PARTS)
+    parts = -(-edges // span) if edges else 0
+    partial = weight.new_empty(parts, relations, heads, channels, dtype=torch.float32)
+    _launch(
+        "relation_partials",
+        (parts, heads, relations),
+        query,
+        key,
+        grad_score,
+        index,
+        relation,
+        *transpose[1:],
+        partial,
+        edges,
+        span,
+        heads,
+        _rows(query),
+        _rows(key),
+        C=channels,
+        QUERY_TYPED=query.dim() == 4,
+        KEY_TYPED=key.dim() == 4,
+        BLOCK_E=block_e,
+        BLOCK_C=_power(channels),
+        num_warps=warps,
+    )
+    return partial.sum(0).to(weight.dtype)
+
+
+# Rows, factors per edge, vectors per relation, and where the sums go.
+_ByScore = tuple[Tensor, Tensor, Tensor | None, Tensor]
+# Rows, factors per edge, a second factor, the rows' own ptr, the edges that count, and where to.
+_ByWeight = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]
+
+
+def _gather_sums(
+    ptr: Tensor,
+    index: Tensor,
+    edge: Tensor | None,
+    relation: Tensor | None,
+    a: _ByScore | None,
+    b: _ByWeight | None,
+    mean: bool = False,
+) -> None:
+    """One or two sums of gathered rows over each row's edges: see the kernel of this name."""
+    out = a[-1] if a is not None else b[-1] if b is not None else None
+    if out is None:
+        return
+    heads, ca, cb = out.shape[-2], 0, 0
+    rows_a = rows_b = None
+    if a is not None:
+        rows_a, ca = a[0], a[-1].shape[-1]
+    if b is not None:
+        rows_b, cb = b[0], b[-1].shape[-1]
+    block_e, warps = _block(ca, cb)
+    _launch(
+        "gather_sums",
+        ((ptr.shape[0] - 1) * heads, out.shape[0] if out.dim() == 4 else 1),
+        *_contiguous(ptr, index, edge, relation, *(a or (None,) * 4), *(b or (None,) * 6)),
+        heads,
+        _rows(rows_a),
+        _rows(rows_b),
+        CA=ca,
+        CB=cb,
+        A_TYPED=rows_a is not None and rows_a.dim() == 4,
+        B_TYPED=rows_b is not None and rows_b.dim() == 4,
+        OUT_TYPED=out.dim() == 4,
+        MEAN=mean,
+        BLOCK_E=block_e,
+        BLOCK_A=_power(ca),
+        BLOCK_B=_power(cb),
+        num_warps=warps,
+    )
+
+
+# Parts of the edges whose relation gradients are summed apart: enough to fill a large device.
+_PARTS = 256
+# Numbers in a tile, and numbers of it per warp: 16 bytes or more for each thread of a warp, some
+# times over, so that several loads are under way at once.
+_TILE, _TILE_PER_WARP = 2048, 512
+
+
+def _block(*channels: int) -> tuple[int, int]:
+    """How many edges a block has, and how many warps run a program."""
+    widest = _power(max(channels))
+    block_e = max(1, min(16, _TILE // widest))
+    return block_e, max(1, min(8, block_e * widest // _TILE_PER_WARP))
+
+
+def _power(size: int) -> int:
+    """The next power of two."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def _rows(x: Tensor | None) -> int:
+    """How many rows lie between one relation's and the next one's."""
+    return x.shape[1] * x.shape[2] if x is not None and x.dim() == 4 else 0
+
+
+def _signs(positive: Tensor, negative_slope: float | None) -> Tensor | None:
+    return None if negative_slope is None else positive.view(torch.uint8)
+
+
+def _contiguous(*tensors: Tensor | None) -> tuple[Any, ...]:
+    return tuple(None if tensor is None else tensor.contiguous() for tensor in tensors)
+
+
+@functools.cache
+def _kernels() -> Any:
+    return importlib.import_module("mmgraph.kernels._triton")
+
+
+_launched: set[str] = set()
+
+
+def _launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    if 0 in grid:
+        return
+    kernel = getattr(_kernels(), name)
+    device = next(x.device for x in arguments if isinstance(x, Tensor))
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        if name in _launched:
+            kernel[grid](*arguments, **constants, num_stages=1)
+            return
+        # Compiled code is cached on disk, so that only the clock tells whether there is a wait.
+        notice = threading.Timer(1.0, _log.warning, ("compiling %s for this device, once", name))
+        notice.daemon = True
+        notice.start()
+        try:
+            kernel[grid](*arguments, **constants, num_stages=1)
+        finally:
+            notice.cancel()
+        _launched.add(name)
