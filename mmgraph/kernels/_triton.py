@@ -1,12 +1,12 @@
 """The Triton kernels of :mod:`mmgraph.kernels.fused_cuda`, which imports this when first used.
 
-A program makes the results of one row (a centre, or a neighbour of the transposed edge set) and one
-head. It goes over the row's edges in blocks of ``BLOCK_E``, by each of which it reads a tile of rows
-``[BLOCK_E, channels]`` once, sums in float32 lane by lane, and folds the lanes at the end. No two
-programs write one number, so that there are no atomics and every run gives the same bits.
+A program makes the results of one row (a centre, or a neighbour of the transposed edge set) and
+one head. It goes over the row's edges in blocks of ``BLOCK_E``, for each of which it reads a tile
+of rows ``[BLOCK_E, channels]`` once, sums in float32 lane by lane, and folds the lanes at the end.
+No two programs write one number: there are no atomics, and every run gives the same bits.
 
-Tensors are contiguous. ``None`` stands for a tensor that is not there, and the code for it is not
-compiled. Rows ``[R, N, H, C]`` are read at the edge's relation where ``..._TYPED`` is set, with
+Tensors are contiguous. ``None`` stands for a tensor that is not there, and code for it is not
+compiled. Where ``..._TYPED`` is set, rows ``[R, N, H, C]`` are read at the edge's relation, with
 ``..._rows`` = ``N * H`` from one relation's rows to the next one's.
 """
 
@@ -385,10 +385,13 @@ def maxima(
     weight,
     ptr,
     index,
+    relation,
     out,
     first,
     heads,
+    value_rows,
     C: tl.constexpr,
+    TYPED: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -405,7 +408,10 @@ def maxima(
         e = start + tl.arange(0, BLOCK_E)
         live = e < end
         j = tl.load(index + e, mask=live, other=0)
-        tile = _tile(value, j * heads + h, live, C, BLOCK_C)
+        value_row = j * heads + h
+        if TYPED:
+            value_row += tl.load(relation + e, mask=live, other=0) * value_rows
+        tile = _tile(value, value_row, live, C, BLOCK_C)
         if weight is not None:
             factor = tl.load(weight + e * heads + h, mask=live, other=0.0).to(tl.float32)
             # As the result is rounded, so that numbers which it cannot tell apart are ties.
@@ -431,10 +437,13 @@ def edge_products(
     value,
     ptr,
     index,
+    relation,
     first,
     out,
     heads,
+    value_rows,
     C: tl.constexpr,
+    TYPED: tl.constexpr,
     MEAN: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -456,9 +465,13 @@ def edge_products(
         e = start + tl.arange(0, BLOCK_E)
         live = e < end
         j = tl.load(index + e, mask=live, other=0)
-        products = grad * _tile(value, j * heads + h, live, C, BLOCK_C)
+        value_row = j * heads + h
+        if TYPED:
+            value_row += tl.load(relation + e, mask=live, other=0) * value_rows
+        row_grad = grad
         if first is not None:
-            products = tl.where(edge == e[:, None], products, 0.0)
+            row_grad = tl.where(edge == e[:, None], grad, 0.0)
+        products = row_grad * _tile(value, value_row, live, C, BLOCK_C)
         product = tl.sum(products, 1).to(out.dtype.element_ty)
         tl.store(out + e * heads + h, product, mask=live)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import ModuleType, TracebackType
 
-from mmgraph.kernels import torch_backend
+from mmgraph.kernels import fused_backend, torch_backend
 
-_BACKENDS: dict[str, ModuleType] = {"torch": torch_backend}
+_BACKENDS: dict[str, ModuleType] = {"torch": torch_backend, "fused": fused_backend}
 _OPS = ("edge_attention", "edge_softmax", "aggregate", "segment_matmul")
 _CHOICES = ("auto", *_BACKENDS)
 

@@ -1,8 +1,9 @@
-"""The fused operations on CUDA, by Triton: the same functions as in :mod:`mmgraph.kernels.fused_cpu`.
+"""The fused operations on CUDA: tensors in, tensors out, the loops compiled by Triton.
 
-Inputs are float32, bfloat16 or float16; sums and per-edge tensors are float32, results have their
-inputs' types. Nothing waits for the device and sizes alone decide what is allocated and launched, so
-that a layer can be captured in a CUDA graph. Triton is imported by the first call.
+What these functions take and give is that of the operators in :mod:`mmgraph.kernels.fused_backend`.
+Inputs are float32, bfloat16 or float16; sums and attention weights are float32, and results have
+their inputs' types. Nothing waits for the device, and sizes alone decide what is allocated and
+launched, so that a layer can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ import torch
 from torch import Tensor
 
 _log = logging.getLogger("mmgraph")
+
+# The transposed edge set: its ptr, its index (the centres) and where each edge is in the set.
+_Transpose = tuple[Tensor, Tensor, Tensor]
+# To sum over edges: rows, factors per edge, vectors per relation, and where the sums go.
+_ByScore = tuple[Tensor, Tensor, Tensor | None, Tensor]
+# The same: rows, factors, second factors, the rows' own ptr, the edges that count, where to.
+_ByWeight = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -43,19 +51,21 @@ def edge_attention(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    t_ptr: Tensor,
+    t_index: Tensor,
+    t_edge: Tensor,
     relation: Tensor | None,
     relation_weight: Tensor | None,
     edge_bias: Tensor | None,
     edge_scale: Tensor | None,
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The rows of the centres, the weights, and which scores were positive (with a slope)."""
+    """The centres' rows, the weights, and which scores were above zero (if there is a slope)."""
     heads, ck, cv = key.shape[-2], key.shape[-1], value.shape[-1]
     centres, edges = ptr.shape[0] - 1, index.shape[0]
     out = value.new_empty(centres, heads, cv)
     alpha = value.new_empty(edges, heads, dtype=torch.float32)
-    signs = edges if negative_slope is not None else 0
-    positive = torch.empty(signs, heads, dtype=torch.bool, device=value.device)
+    positive = alpha.new_empty(alpha.shape if negative_slope is not None else 0, dtype=torch.bool)
     block_e, warps = _block(ck, cv)
     _launch(
         "attention_forward",
@@ -89,32 +99,33 @@ def edge_attention_backward(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    t_ptr: Tensor,
+    t_index: Tensor,
+    t_edge: Tensor,
     relation: Tensor | None,
-    transpose_ptr: Tensor,
-    transpose_index: Tensor,
-    transpose_edge: Tensor,
     relation_weight: Tensor | None,
+    edge_bias: Tensor | None,
     edge_scale: Tensor | None,
+    negative_slope: float | None,
     alpha: Tensor,
     positive: Tensor,
-    negative_slope: float | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, key, value, relation_weight, edge_bias and edge_scale; empty if unneeded."""
+    """Gradients of query, key, value, weight, bias and scale, without numbers where not needed."""
     heads, ck, cv = key.shape[-2], key.shape[-1], value.shape[-1]
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     grad_out, ptr, index = grad_out.contiguous(), ptr.contiguous(), index.contiguous()
     grad_alpha, relation, weight, scale = _contiguous(
         grad_alpha, relation, relation_weight, edge_scale
     )
-    transpose = (transpose_ptr.contiguous(), transpose_index.contiguous(), transpose_edge.contiguous())
+    transpose: _Transpose = (t_ptr.contiguous(), t_index.contiguous(), t_edge.contiguous())
     nothing = alpha.new_empty(0)
     need_query, need_key, need_value, need_weight, need_bias, need_scale = needs
-    grad_query = torch.empty_like(query) if need_query else None
-    grad_key = torch.empty_like(key) if need_key else None
-    grad_value = torch.empty_like(value) if need_value else None
-    grad_bias = torch.empty_like(alpha) if need_bias else None
-    grad_scale = torch.empty_like(alpha) if need_scale else None
+    grad_query = _like(query) if need_query else None
+    grad_key = _like(key) if need_key else None
+    grad_value = _like(value) if need_value else None
+    grad_bias = _like(edge_bias) if need_bias else None
+    grad_scale = _like(scale) if need_scale else None
     grad_weight = grad_score = None
 
     if need_query or need_key or need_weight or need_bias or need_scale:
@@ -153,15 +164,19 @@ def edge_attention_backward(
             num_warps=warps,
         )
         if grad_query is not None and not one_query:
-            by_score = (key, grad_score, weight, grad_query)
-            _gather_sums(ptr, index, None, relation, by_score, None)
+            by_relation = (key, grad_score, weight, grad_query)
+            _gather_sums(ptr, index, None, relation, by_relation, None)
         if need_weight:
-            assert relation is not None and weight is not None
+            assert relation is not None
+            assert weight is not None
             grad_weight = _relation_gradient(
                 query, key, grad_score, index, relation, transpose, weight
             )
-    by_score = None if grad_key is None else (query, grad_score, weight, grad_key)
-    by_alpha = None if grad_value is None else (grad_out, alpha, scale, None, None, grad_value)
+    by_score = by_alpha = None
+    if grad_key is not None and grad_score is not None:
+        by_score = (query, grad_score, weight, grad_key)
+    if grad_value is not None:
+        by_alpha = (grad_out, alpha, scale, None, None, grad_value)
     if key.dim() == value.dim():
         _gather_sums(*transpose, relation, by_score, by_alpha)
     else:
@@ -173,8 +188,7 @@ def edge_attention_backward(
 
 
 def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
-    """The softmax over each centre's edges."""
-    alpha = torch.empty_like(scores, memory_format=torch.contiguous_format)
+    alpha = _like(scores)
     heads = scores.shape[1]
     block_e, warps = _block(heads)
     _launch(
@@ -190,15 +204,14 @@ def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
     return alpha
 
 
-def edge_softmax_backward(grad_alpha: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
-    """The gradient of the scores."""
-    grad_scores = torch.empty_like(alpha)
+def edge_softmax_backward(grad: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
+    grad_scores = _like(alpha)
     heads = alpha.shape[1]
     block_e, warps = _block(heads)
     _launch(
         "softmax_backward",
         (ptr.shape[0] - 1,),
-        *_contiguous(grad_alpha, alpha, ptr),
+        *_contiguous(grad, alpha, ptr),
         grad_scores,
         heads,
         BLOCK_E=block_e,
@@ -209,67 +222,79 @@ def edge_softmax_backward(grad_alpha: Tensor, alpha: Tensor, ptr: Tensor) -> Ten
 
 
 def aggregate(
-    value: Tensor, ptr: Tensor, index: Tensor, weight: Tensor | None, reduce: str
+    value: Tensor,
+    ptr: Tensor,
+    index: Tensor,
+    t_ptr: Tensor,
+    t_index: Tensor,
+    t_edge: Tensor,
+    relation: Tensor | None,
+    weight: Tensor | None,
+    reduce: str,
 ) -> tuple[Tensor, Tensor]:
-    """The rows of the centres, and with ``"max"`` the first edge that brings each number, or -1."""
-    centres, (heads, channels) = ptr.shape[0] - 1, value.shape[1:]
-    out = value.new_empty(centres, heads, channels)
+    """The centres' rows, and for a maximum the edge that gave each of their numbers."""
+    heads, channels = value.shape[-2:]
+    shape = (ptr.shape[0] - 1, heads, channels)
+    out = value.new_empty(shape)
     if reduce != "max":
-        _gather_sums(
-            ptr, index, None, None, None, (value, weight, None, None, None, out), reduce == "mean"
-        )
-        return out, ptr.new_empty(0, heads, channels)
-    first = ptr.new_empty(centres, heads, channels)
+        rows = (value, weight, None, None, None, out)
+        _gather_sums(ptr, index, None, relation, None, rows, reduce == "mean")
+        return out, value.new_empty(0, dtype=torch.int32)
+    chosen = value.new_empty(shape, dtype=torch.int32)
     block_e, warps = _block(channels)
     _launch(
         "maxima",
-        (centres * heads,),
-        *_contiguous(value, weight, ptr, index),
+        (shape[0] * heads,),
+        *_contiguous(value, weight, ptr, index, relation),
         out,
-        first,
+        chosen,
         heads,
+        _rows(value),
         C=channels,
+        TYPED=value.dim() == 4,
         BLOCK_E=block_e,
         BLOCK_C=_power(channels),
         num_warps=warps,
     )
-    return out, first
+    return out, chosen
 
 
 def aggregate_backward(
-    grad_out: Tensor,
+    grad: Tensor,
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
-    transpose_ptr: Tensor,
-    transpose_index: Tensor,
-    transpose_edge: Tensor,
+    t_ptr: Tensor,
+    t_index: Tensor,
+    t_edge: Tensor,
+    relation: Tensor | None,
     weight: Tensor | None,
-    first: Tensor,
     reduce: str,
+    chosen: Tensor,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of value and weight; empty if unneeded."""
-    heads, channels = value.shape[1:]
-    need_value, need_weight = needs
+    """Gradients of value and weight, without numbers where not needed."""
+    heads, channels = value.shape[-2:]
+    edges = chosen if reduce == "max" else None
     grad_value = grad_weight = value.new_empty(0)
-    chosen = first if reduce == "max" else None
-    if need_value:
-        grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
+    if needs[0]:
+        grad_value = _like(value)
         degree = ptr if reduce == "mean" else None
-        rows = (grad_out, weight, None, degree, chosen, grad_value)
-        _gather_sums(transpose_ptr, transpose_index, transpose_edge, None, None, rows)
-    if need_weight:
+        rows = (grad, weight, None, degree, edges, grad_value)
+        _gather_sums(t_ptr, t_index, t_edge, relation, None, rows)
+    if needs[1]:
         assert weight is not None
-        grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        grad_weight = _like(weight)
         block_e, warps = _block(channels)
         _launch(
             "edge_products",
             ((ptr.shape[0] - 1) * heads,),
-            *_contiguous(grad_out, value, ptr, index, chosen),
+            *_contiguous(grad, value, ptr, index, relation, edges),
             grad_weight,
             heads,
+            _rows(value),
             C=channels,
+            TYPED=value.dim() == 4,
             MEAN=reduce == "mean",
             BLOCK_E=block_e,
             BLOCK_C=_power(channels),
@@ -291,17 +316,16 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
 
 def segment_matmul_backward(
-    grad_out: Tensor, x: Tensor, ptr: Tensor, weight: Tensor, needs: list[bool]
+    grad: Tensor, x: Tensor, ptr: Tensor, weight: Tensor, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and weight; empty if unneeded."""
-    need_x, need_weight = needs
-    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
-    grad_weight = torch.empty_like(weight) if need_weight else weight.new_empty(0)
+    """Gradients of x and weight, without numbers where not needed."""
+    grad_x = _like(x) if needs[0] else x.new_empty(0)
+    grad_weight = _like(weight) if needs[1] else weight.new_empty(0)
     for segment, rows in enumerate(_segments(ptr)):
-        if need_x:
-            torch.mm(grad_out[rows], weight[segment].T, out=grad_x[rows])
-        if need_weight:
-            torch.mm(x[rows].T, grad_out[rows], out=grad_weight[segment])
+        if needs[0]:
+            torch.mm(grad[rows], weight[segment].T, out=grad_x[rows])
+        if needs[1]:
+            torch.mm(x[rows].T, grad[rows], out=grad_weight[segment])
     return grad_x, grad_weight
 
 
@@ -316,7 +340,7 @@ def _relation_gradient(
     grad_score: Tensor,
     index: Tensor,
     relation: Tensor,
-    transpose: tuple[Tensor, Tensor, Tensor],
+    transpose: _Transpose,
     weight: Tensor,
 ) -> Tensor:
     """Sums over parts of the edges, then over the parts: both in an order that sizes decide."""
@@ -350,12 +374,6 @@ def _relation_gradient(
         num_warps=warps,
     )
     return partial.sum(0).to(weight.dtype)
-
-
-# Rows, factors per edge, vectors per relation, and where the sums go.
-_ByScore = tuple[Tensor, Tensor, Tensor | None, Tensor]
-# Rows, factors per edge, a second factor, the rows' own ptr, the edges that count, and where to.
-_ByWeight = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]
 
 
 def _gather_sums(
@@ -420,6 +438,11 @@ def _power(size: int) -> int:
 def _rows(x: Tensor | None) -> int:
     """How many rows lie between one relation's and the next one's."""
     return x.shape[1] * x.shape[2] if x is not None and x.dim() == 4 else 0
+
+
+def _like(x: Tensor | None) -> Tensor:
+    assert x is not None
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _signs(positive: Tensor, negative_slope: float | None) -> Tensor | None:
