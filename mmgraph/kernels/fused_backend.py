@@ -2,12 +2,13 @@
 
 Each operator is a pass over an edge set's own integers, and so is its backward, an operator too:
 :func:`torch.compile` sees the two and nothing inside. The CPU's kernels are Numba's
-(:mod:`mmgraph.kernels.fused_cpu`); a kernel for another device is registered beside them in
-``LIBRARY``. Second derivatives do not exist here.
+(:mod:`mmgraph.kernels.fused_cpu`), CUDA's are Triton's (:mod:`mmgraph.kernels.fused_cuda`). Second
+derivatives do not exist here.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -40,19 +41,18 @@ for _schema in _SCHEMAS:
     LIBRARY.define(_schema, tags=torch.Tag.pt2_compliant_tag)
 
 
-def _on_cpu(name: str) -> None:
-    """Numba is imported, and the kernel's file with it, by the first call."""
+def _register(name: str, device: str, module: str) -> None:
+    """Numba or Triton is imported, and the kernel's file with it, by the first call."""
 
     def kernel(*arguments: Any) -> Any:
-        from mmgraph.kernels import fused_cpu
+        return getattr(importlib.import_module(module), name)(*arguments)
 
-        return getattr(fused_cpu, name)(*arguments)
-
-    LIBRARY.impl(name, kernel, "CPU")
+    LIBRARY.impl(name, kernel, device)
 
 
 for _schema in _SCHEMAS:
-    _on_cpu(_schema[: _schema.index("(")])
+    _register(_schema[: _schema.index("(")], "CPU", "mmgraph.kernels.fused_cpu")
+    _register(_schema[: _schema.index("(")], "CUDA", "mmgraph.kernels.fused_cuda")
 
 
 # Shapes, for tracing.
@@ -62,7 +62,8 @@ for _schema in _SCHEMAS:
 def _(query: Tensor, key: Tensor, value: Tensor, ptr: Tensor, index: Tensor, *rest: Any) -> Any:
     negative_slope = rest[-1]
     out = value.new_empty(ptr.shape[0] - 1, *value.shape[-2:])
-    alpha = value.new_empty(index.shape[0], value.shape[-2])
+    weights = torch.promote_types(value.dtype, torch.float32)  # at least float32
+    alpha = value.new_empty(index.shape[0], value.shape[-2], dtype=weights)
     positive = alpha.new_empty(alpha.shape if negative_slope is not None else 0, dtype=torch.bool)
     return out, alpha, positive
 
@@ -229,7 +230,7 @@ def edge_attention(
     out, alpha, _ = torch.ops.mmgraph.edge_attention(
         query, key, value, *_graph(edges), relation_weight, edge_bias, edge_scale, negative_slope
     )
-    return out, alpha
+    return out, alpha.to(value.dtype)
 
 
 def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:

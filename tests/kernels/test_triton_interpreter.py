@@ -6,6 +6,7 @@ Whether Triton interprets is decided when it is imported: so each way is a proce
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmgraph.kernels import fused_cuda
 
@@ -43,6 +45,15 @@ def test_the_cases(mode: str) -> None:
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["edge_attention", "edge_softmax", "aggregate", "segment_matmul"])
+@pytest.mark.parametrize("suffix", ["", "_backward"])
+def test_each_operator_has_a_kernel_that_takes_its_arguments(name: str, suffix: str) -> None:
+    operator = getattr(torch.ops.mmgraph, name + suffix).default
+    assert operator.has_kernel_for_dispatch_key(torch._C.DispatchKey.CUDA)
+    parameters = inspect.signature(getattr(fused_cuda, name + suffix)).parameters
+    assert list(parameters) == [argument.name for argument in operator._schema.arguments]
 
 
 def test_without_triton_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

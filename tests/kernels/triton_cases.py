@@ -130,6 +130,19 @@ def reference(
     return torch_backend._sum_by_centre(messages, edges), alpha
 
 
+def check_as_traced(op: str, arguments: tuple[Any, ...], results: Any) -> None:
+    """The operator's shapes and types for tracing are those of the results."""
+
+    def on_meta(x: Any) -> Any:
+        return x.to("meta") if isinstance(x, Tensor) else x
+
+    traced = getattr(torch.ops.mmgraph, op)(*map(on_meta, arguments))
+    if isinstance(results, Tensor):
+        traced, results = (traced,), (results,)
+    for x, y in zip(traced, results, strict=True):
+        assert (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype), op
+
+
 @dataclass(frozen=True)
 class Case:
     centres: int = 5
@@ -209,30 +222,14 @@ def test_attention(name: str) -> None:
     wanted = [x for x, needed in zip(doubles.values(), needs, strict=True) if needed]
     expected = iter(torch.autograd.grad(total, wanted, allow_unused=True))  # type: ignore[arg-type]
 
-    query, key, value, *optional = inputs.values()
-    got, shares, positive = fused_cuda.edge_attention(
-        query,
-        key,
-        value,
-        *graph_of(edges),
-        *optional,
-        case.slope,  # type: ignore[arg-type]
-    )
-    check(got, out, value, "out")  # type: ignore[arg-type]
+    given = (*list(inputs.values())[:3], *graph_of(edges), *list(inputs.values())[3:], case.slope)
+    got, shares, positive = fused_cuda.edge_attention(*given)  # type: ignore[arg-type]
+    check_as_traced("edge_attention", given, (got, shares, positive))
+    check(got, out, inputs["value"], "out")  # type: ignore[arg-type]
     check(shares, alpha, torch.empty(0), "alpha")
-    gradients = fused_cuda.edge_attention_backward(
-        grad_out,
-        grad_alpha,
-        query,  # type: ignore[arg-type]
-        key,  # type: ignore[arg-type]
-        value,  # type: ignore[arg-type]
-        *graph_of(edges),
-        *optional,  # type: ignore[arg-type]
-        case.slope,
-        shares,
-        positive,
-        needs,
-    )
+    given = (grad_out, grad_alpha, *given, shares, positive, needs)
+    gradients = fused_cuda.edge_attention_backward(*given)  # type: ignore[arg-type]
+    check_as_traced("edge_attention_backward", given, gradients)
     for name, gradient, needed in zip(inputs, gradients, needs, strict=True):
         if needed:
             like = inputs[name]
@@ -280,11 +277,13 @@ def test_aggregate(name: str, reduce: str) -> None:
     wanted = [wide] if wide_weight is None else [wide, wide_weight]
     expected_gradients = torch.autograd.grad((expected * grad).sum(), wanted)
 
-    out, chosen = fused_cuda.aggregate(value, *graph_of(edges), weight, reduce)
+    given = (value, *graph_of(edges), weight, reduce)
+    out, chosen = fused_cuda.aggregate(*given)
+    check_as_traced("aggregate", given, (out, chosen))
     check(out, expected, value, "out")
-    gradients = fused_cuda.aggregate_backward(
-        grad, value, *graph_of(edges), weight, reduce, chosen, [True, weight is not None]
-    )
+    given = (grad, *given, chosen, [True, weight is not None])
+    gradients = fused_cuda.aggregate_backward(*given)
+    check_as_traced("aggregate_backward", given, gradients)
     check(gradients[0], expected_gradients[0], value, "grad of value")
     if weight is None:
         assert gradients[1].numel() == 0
