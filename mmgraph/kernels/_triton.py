@@ -131,6 +131,7 @@ def attention_forward(
         score = last
         if start + BLOCK_E < end:
             score = tl.load(alpha + e * heads + h)
+            tl.debug_barrier()  # every thread has read before one writes
         share = tl.exp(score - top) / sum_
         tl.store(alpha + e * heads + h, share, mask=live)
         if scale is not None:
@@ -211,6 +212,7 @@ def attention_backward(
         grad = last
         if start + BLOCK_E < end:
             grad = tl.load(grad_score + e * heads + h)
+            tl.debug_barrier()
         grad = tl.load(alpha + e * heads + h, mask=live, other=0.0) * (grad - mean)
         if grad_bias is not None:
             tl.store(grad_bias + e * heads + h, grad.to(grad_bias.dtype.element_ty), mask=live)

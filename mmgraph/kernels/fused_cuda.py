@@ -40,7 +40,7 @@ def unavailable() -> str | None:
         return f"Triton cannot be imported ({error})"
     except Exception as error:  # a broken installation shows itself in many ways
         return f"Triton is broken ({type(error).__name__}: {error})"
-    if not torch.cuda.is_available() and not kernels.INTERPRETED:
+    if not kernels.INTERPRETED and not torch.cuda.is_available():
         return "there is no CUDA device"
     return None
 
