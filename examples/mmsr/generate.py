@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from examples.mmsr.data import Dataset, DataError
+from examples.mmsr.data import DataError, Dataset
 
 
 @dataclass(frozen=True)
