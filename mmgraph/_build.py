@@ -6,6 +6,9 @@ counts known, `fill` writes them to the graph's arrays. Both are linear in the m
 the pairs of entries of adjacent steps in one modality, and of one step in different modalities.
 """
 
+# Numba gives an index its own type in each loop; a type checker sees one variable.
+# mypy: disable-error-code="assignment"
+
 from __future__ import annotations
 
 from typing import Any
@@ -30,7 +33,7 @@ _BIT = np.zeros(64, np.int64)
 _BIT[[((1 << place) * int(_DE_BRUIJN) >> 58) & 63 for place in range(64)]] = np.arange(64)
 
 
-@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(error_model="numpy")
 def _rows_from_bits(
     bits: Words,
     words: int,
@@ -106,7 +109,7 @@ def _rows_from_bits(
     return size
 
 
-@numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(error_model="numpy")
 def _rows_from_lists(
     found: Shorts,
     length: int,
