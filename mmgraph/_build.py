@@ -538,5 +538,5 @@ def _fill(
         step_ptr[b + 1] = step
 
 
-adjacency = Compiled(_adjacency, "the graph builder (1 of 2)")
-fill = Compiled(_fill, "the graph builder (2 of 2)")
+adjacency = Compiled(_adjacency, "the graph builder")
+fill = Compiled(_fill, "the graph builder")
