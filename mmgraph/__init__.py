@@ -6,6 +6,7 @@ from mmgraph.codebook import Codes, ModalityCodebook
 from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.introspect import reached_nodes
 from mmgraph.kernels import backend_report, use_backend
+from mmgraph.loader import GraphCollator
 from mmgraph.schema import GraphSchema
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Codes",
     "EdgeSet",
+    "GraphCollator",
     "GraphSchema",
     "ModalityCodebook",
     "SequenceGraph",

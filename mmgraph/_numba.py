@@ -35,7 +35,9 @@ class Compiled:
         import numba
         from numba.core import event
 
-        signature = tuple(numba.typeof(argument) for argument in arguments)
+        typeof: Callable[..., Any] = numba.typeof
+
+        signature = tuple(typeof(argument) for argument in arguments)
         with event.install_listener("numba:compile", _announcement(self._purpose)):
             try:
                 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(self._function)

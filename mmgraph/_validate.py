@@ -1,4 +1,4 @@
-"""What `SequenceGraph.validate` checks: what is free to choose by rule, what follows by equality."""
+"""What `SequenceGraph.validate` checks: what is free by rule, what follows by equality."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def _check_edges(graph: SequenceGraph) -> None:
         centre * max(graph.num_nodes, 1) + index,
         "edges of one centre must be ordered by neighbour",
     )
-    _check_relations(
-        graph.schema, graph.node_type, graph.batch, graph.edge_index, graph.edge_type
-    )
+    _check_relations(graph.schema, graph.node_type, graph.batch, graph.edge_index, graph.edge_type)
     if graph.edge_attr is not None:
         check.rows("edge_attr", graph.edge_attr, num_edges, "one row for each edge")
 

@@ -136,7 +136,7 @@ class SequenceGraphBuilder:
                 step has another number of steps.
         """
         values, offsets, padding = _flattened(histories)
-        self._check_items(histories, values, offsets, padding)
+        self._check_items(values, offsets)
         table, column_ptr, item_rows = self._step_table(values, offsets, padding, present, codes)
         first, last = offsets[:-1], offsets[1:]
         if self.max_length is not None:
@@ -230,7 +230,8 @@ class SequenceGraphBuilder:
         codes: Mapping[str, Any] | None,
     ) -> tuple[Ints, Ints, bool]:
         """The codes to read: a row per item, or per step where the call brings anything."""
-        present, codes = present or {}, codes or {}
+        present = {} if present is None else present
+        codes = {} if codes is None else codes
         for name, given in (("present", present), ("codes", codes)):
             self._check_names(name, given)
         if self._codes is None:
@@ -277,9 +278,7 @@ class SequenceGraphBuilder:
                     f"{argument}[{name!r}]: no such modality; expected one of {self._others}"
                 )
 
-    def _check_items(
-        self, histories: Any, values: Ints, offsets: Ints, padding: NDArray[np.bool_] | None
-    ) -> None:
+    def _check_items(self, values: Ints, offsets: Ints) -> None:
         if not values.size:
             return
         bound = self.num_items
@@ -304,7 +303,7 @@ class SequenceGraphBuilder:
 
 def _codes_table(name: str, codes: Any) -> Tensor:
     check.integers(name, codes, (None, None))
-    table = codes.detach().to("cpu", torch.int64).contiguous()
+    table: Tensor = codes.detach().to("cpu", torch.int64).contiguous()
     _check_codes(name, table)
     return table
 
@@ -333,24 +332,20 @@ def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | No
                 "histories: a tuple is (values, offsets), got one of "
                 f"{len(histories)} entries; give several histories as a list"
             )
-        values = _integers("histories[0], the values", histories[0], 1)
-        offsets = _integers("histories[1], the offsets", histories[1], 1)
-        check.offsets("histories[1], the offsets", torch.from_numpy(offsets), values.size)
+        values = _array("values", histories[0], 1, "iu")
+        offsets = _array("offsets", histories[1], 1, "iu")
+        check.offsets("offsets", torch.from_numpy(offsets), values.size)
         return values, offsets, None
     if isinstance(histories, Tensor) and histories.is_nested:
         return *_unnested("histories", histories, 1), None
     if isinstance(histories, Tensor | np.ndarray):
-        return _unpadded(_integers("histories", histories, 2))
+        return _unpadded(_array("histories", histories, 2, "iu"))
     if isinstance(histories, str) or not isinstance(histories, Sequence):
         raise TypeError(
             "histories: expected a list of sequences, a padded tensor, a jagged nested tensor or "
             f"a tuple (values, offsets), got {type(histories).__name__}"
         )
     return *_listed("histories", histories, 1, "iu"), None
-
-
-def _integers(name: str, value: Any, dim: int) -> Ints:
-    return _array(name, value, dim, "iu").astype(np.int64, copy=False)
 
 
 _KINDS = {"iu": "integers", "b": "booleans"}
@@ -366,7 +361,7 @@ def _array(name: str, value: Any, dim: int, kinds: str) -> NDArray[Any]:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name}: expected {dim} dimensions of even sizes: {error}") from None
-    if array.size == 0 and not isinstance(value, np.ndarray):
+    if array.size == 0:  # as of `torch.tensor([])`, whose type says nothing
         array = array.astype(np.bool_ if kinds == "b" else np.int64)
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name}: expected {_KINDS[kinds]}, got {array.dtype}")
@@ -374,7 +369,8 @@ def _array(name: str, value: Any, dim: int, kinds: str) -> NDArray[Any]:
         raise ValueError(f"{name}: expected {dim} dimensions, got shape {list(array.shape)}")
     if kinds == "iu":
         array = array.astype(np.int64, copy=False)
-    return np.require(array, requirements=["C", "W"])
+    required: NDArray[Any] = np.require(array, requirements=["C", "W"])
+    return required
 
 
 def _unpadded(padded: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
@@ -398,9 +394,9 @@ def _unnested(name: str, nested: Tensor, dim: int, kinds: str = "iu") -> tuple[A
             f"{name}: expected a nested tensor with layout=torch.jagged, got {nested.layout}"
         )
     rows = [row.detach().cpu() for row in nested.unbind()]
-    values = torch.cat(rows) if rows else nested.values().detach().cpu()[:0]
-    lengths = [row.shape[0] for row in rows]
-    return _array(name, values, dim, kinds), np.cumsum([0, *lengths])
+    if rows[0].dim() != dim:
+        raise ValueError(f"{name}: expected {dim + 1} dimensions, got {rows[0].dim() + 1}")
+    return _array(name, torch.cat(rows), dim, kinds), np.cumsum([0, *map(len, rows)])
 
 
 def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, Ints]:
@@ -416,19 +412,31 @@ def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, 
             array = array.astype(np.bool_ if kinds == "b" else np.int64, copy=False)
             return array, np.cumsum([0, *lengths])
     # Arrays, tensors, or something wrong: row by row, to name the first that is.
-    arrays = []
+    arrays: list[NDArray[Any]] = []
     for number, row in enumerate(rows):
-        if isinstance(row, str) or not isinstance(row, Sequence | np.ndarray | Tensor):
+        if (
+            not isinstance(row, Sequence | np.ndarray | Tensor)
+            or isinstance(row, str)
+            or getattr(row, "ndim", 1) == 0
+        ):
             raise TypeError(
                 f"{name}[{number}]: expected a sequence of steps, got {type(row).__name__}"
             )
         if isinstance(row, Sequence):
             row = [step.tolist() if isinstance(step, Tensor) else step for step in row]
+        # An empty history has no steps to see a width in.
         array = _array(f"{name}[{number}]", row, dim if len(row) else np.ndim(row), kinds)
-        arrays.append(array)
-    filled = [array for array in arrays if array.size]
-    values = np.concatenate(filled) if filled else np.empty((0,) * dim, np.int64)
-    return values, np.cumsum([0, *(len(array) for array in arrays)])
+        if len(array):
+            if arrays and array.shape[1:] != arrays[0].shape[1:]:
+                raise ValueError(
+                    f"{name}[{number}]: expected rows of {list(arrays[0].shape[1:])}, as before, "
+                    f"got shape {list(array.shape)}"
+                )
+            arrays.append(array)
+    values = np.concatenate(arrays) if arrays else np.empty((0,) * dim, np.int64)
+    return values.astype(np.bool_ if kinds == "b" else np.int64, copy=False), np.cumsum(
+        [0, *map(len, rows)]
+    )
 
 
 def _per_step(
@@ -442,6 +450,7 @@ def _per_step(
     """What is given per step, flat or in the form of the histories, as one row per step."""
     kinds = "b" if dim == 1 else "iu"
     steps = int(offsets[-1])
+    array: NDArray[Any]
     lengths: Ints | None = None
     if isinstance(value, Tensor) and value.is_nested:
         array, ends = _unnested(name, value, dim, kinds)
@@ -453,7 +462,7 @@ def _per_step(
                     f"{name}: expected the padded histories' {list(padding.shape)} as its first "
                     f"sizes, got shape {list(value.shape)}"
                 )
-            array = _array(name, value, dim + 1, kinds)[padding]
+            array = np.ascontiguousarray(_array(name, value, dim + 1, kinds)[padding])
         else:
             array = _array(name, value, dim, kinds)
     elif isinstance(value, Sequence) and not isinstance(value, str):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmgraph import _checks as check
+from mmgraph._packing import pack, unpack
 from mmgraph.schema import GraphSchema
 
 
@@ -391,8 +392,7 @@ class SequenceGraph:
                 step_node, step_batch, steps, None, 0, num_nodes, num_graphs
             ),
             id_bounds=tuple(
-                int(node_id[a:b].max()) + 1 if b > a else 0
-                for a, b in pairwise(bounds)
+                int(node_id[a:b].max()) + 1 if b > a else 0 for a, b in pairwise(bounds)
             ),
             num_positions=max(
                 int(occurrence_position.max()) + 1 if occurrence_position.numel() else 0,
@@ -553,6 +553,13 @@ class SequenceGraph:
     def pin_memory(self) -> SequenceGraph:
         """The same graph in page-locked memory, for a loader with ``pin_memory=True``."""
         return _map_tensors(self, Tensor.pin_memory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        packed, fields_ = pack(self, EdgeSet)
+        return {"packed": packed, "fields": fields_}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unpack(state["packed"], state["fields"], EdgeSet))
 
     def validate(self) -> SequenceGraph:
         """Check every invariant, for graphs made or changed by hand.

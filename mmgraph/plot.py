@@ -20,6 +20,8 @@ from mmgraph.schema import GraphSchema
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["fusion_order", "history"]
+
 # Okabe and Ito's colours, told apart under every common colour blindness.
 _MODALITY_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _SEQUENCE_COLOUR, _BOTH_COLOUR, _TEXT, _MUTED = "#3A3A3A", "#D55E00", "#222222", "#767676"

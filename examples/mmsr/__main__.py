@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import auto_cli
 

@@ -52,12 +52,10 @@ def load(path: str | Path) -> tuple[MMSR, list[str] | None]:
     try:
         model = MMSR.from_recipe(found["recipe"])
         prefix = "model."  # of a training checkpoint, whose module holds the model
-        state = {
-            name.removeprefix(prefix): value for name, value in found["state_dict"].items()
-        }
+        state = {name.removeprefix(prefix): value for name, value in found["state_dict"].items()}
         model.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path} does not fit this version of the example: {error}") from error
+        raise CheckpointError(f"{path} does not fit this version: {error}") from error
     return model.eval(), found["names"]
 
 

@@ -181,7 +181,7 @@ def _read_ragged(path: Path, values_name: str) -> tuple[np.ndarray, np.ndarray]:
     if not path.exists():
         raise DataError(f"{path.parent} lacks {path.name}")
     try:
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error

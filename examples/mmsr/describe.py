@@ -36,8 +36,7 @@ def describe(data: Dataset, split: Split) -> str:
         ("training prefixes", f"{training:,}, before validation is taken out"),
         (
             "validation instances",
-            f"{len(split.validation):,}, {share:.1%} of them: "
-            f"the last training step of {whose}",
+            f"{len(split.validation):,}, {share:.1%} of them: the last training step of {whose}",
         ),
         ("test instances", f"{len(split.test):,}"),
     ]

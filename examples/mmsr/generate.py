@@ -15,8 +15,9 @@ heterogeneous (dial 1): the match between modalities, inside the last step
     equally likely. Matches have a chain of their own, and the next item is one whose match
     succeeds the last item's.
 
-Among the items that fit, and where noise replaces the rule, items are drawn by a skewed
-popularity. A recommender that counts items, or pairs of items in a row, sees the structure only
+Among the items that fit, and where noise replaces the rule, every pair of codes is equally likely,
+so that the words "say nothing" above hold exactly; of the items of a pair, some are more popular
+than others. A recommender that counts items, or pairs of items in a row, sees the structure only
 through single items; one that uses codes can share what it learns between all items of a code.
 """
 
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from examples.mmsr.data import Dataset, DataError
+from examples.mmsr.data import DataError, Dataset
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class GenerateConfig:
 
     dial: float = 0.5
     users: int = 2400
-    items: int = 1200
-    codes: int = 24
+    items: int = 720
+    codes: int = 12
     noise: float = 0.1
     missing: float = 0.1
     width: int = 64
@@ -107,7 +108,7 @@ def generate(config: GenerateConfig) -> Generated:
     match = (relabel["image"][code["image"]] + relabel["text"][code["text"]]) % config.codes
     successor = {name: _chain(config.codes, catalogue) for name in (*MODALITIES, "match")}
 
-    weight = (1.0 + catalogue.permutation(config.items)) ** -0.8
+    weight = _popularity(pair)
     fits = {
         name: [_Urn(np.flatnonzero(labels == label), weight) for label in range(config.codes)]
         for name, labels in (*code.items(), ("match", match))
@@ -154,6 +155,16 @@ class _Urn:
     def draw(self, rng: np.random.Generator) -> int:
         at = np.searchsorted(self.cumulative, rng.random() * self.cumulative[-1], side="right")
         return int(self.items[min(at, len(self.items) - 1)])
+
+
+def _popularity(pair: np.ndarray) -> np.ndarray:
+    """Weights that fall with an item's place among those of its pair, and sum to 1 in each pair."""
+    place = np.empty(len(pair))
+    order = np.argsort(pair, kind="stable")
+    _, first, counts = np.unique(pair[order], return_index=True, return_counts=True)
+    place[order] = np.arange(len(pair)) - np.repeat(first, counts)
+    weight = (1.0 + place) ** -1.2
+    return weight / np.bincount(pair, weight)[pair]
 
 
 def _chain(codes: int, rng: np.random.Generator) -> np.ndarray:

@@ -14,8 +14,6 @@ from examples.mmsr.data import Dataset
 from examples.mmsr.protocol import Instances
 from examples.mmsr.recommender import Recommender
 from examples.mmsr.released import ReleasedUpdate
-from mmgraph.builder import SequenceGraphBuilder
-from mmgraph.codebook import ModalityCodebook
 from mmgraph.nn import AsynchronousUpdate, CodeCentres, FrozenFeatures, SynchronousUpdate
 
 
@@ -118,7 +116,7 @@ def make_nodes(data: Dataset, config: NodesConfig, channels: int) -> dict[str, M
                 own[:, None], data.num_items, features=torch.from_numpy(matrix)
             )
             continue
-        codebook = ModalityCodebook(
+        codebook = mmgraph.ModalityCodebook(
             config.num_codes,
             config.k,
             config.metric,
@@ -150,7 +148,7 @@ class MMSR(Recommender):
         super().__init__()
         self.num_items, self.nodes, self.config = num_items, nodes, config
         self.schema = mmgraph.GraphSchema(("item", *nodes))
-        self.builder = SequenceGraphBuilder(
+        self.builder = mmgraph.SequenceGraphBuilder(
             self.schema,
             codes={modality: of.codes for modality, of in nodes.items()},
             num_items=num_items,

@@ -53,9 +53,7 @@ def recommend(model: Recommender, history: Sequence[int], top: int = 10) -> list
     ]
 
 
-def listing(
-    recommendations: Sequence[Recommendation], names: Sequence[str] | None = None
-) -> str:
+def listing(recommendations: Sequence[Recommendation], names: Sequence[str] | None = None) -> str:
     """Recommendations as lines: place, score, item index, and its name where names are known."""
     lines = [f"{'':4}{'score':>9}  item"]
     for place, (item, score) in enumerate(recommendations, start=1):

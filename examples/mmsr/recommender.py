@@ -11,7 +11,7 @@ from examples.mmsr.protocol import Instances
 
 
 class Recommender(nn.Module):
-    """Histories to scores of every item: a vector for the history, one for each item, their products.
+    """Histories to scores of every item: products of a history's vector and the items'.
 
     A model says how instances become its input, in the loader, and how the two kinds of vector are
     made; anything whose scores are not such products overrides :meth:`forward`.

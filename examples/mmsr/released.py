@@ -15,7 +15,11 @@ from mmgraph.nn import HeterogeneousAttention, HomogeneousAttention
 
 
 class ScalarGate(nn.Module):
-    r"""A gate that scores each candidate by itself: :math:`\beta_i = \mathrm{softmax}(f(a_i), f(b_i))`.
+    r"""A gate that judges each candidate by itself.
+
+    .. math::
+        \beta_i = \mathrm{softmax}\big(f(a_i), f(b_i)\big), \qquad
+        x_i = \beta_{i0}\, a_i + \beta_{i1}\, b_i
 
     Args:
         channels: size of a node's state; :math:`f` is an MLP ``channels -> channels -> 1``.
@@ -26,9 +30,7 @@ class ScalarGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, 1)
-        )
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, 1))
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         weights = torch.cat([self.mlp(a), self.mlp(b)], dim=1).softmax(dim=1)

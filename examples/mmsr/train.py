@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,48 @@ class TrainingConfig:
     seed: int = 0
     workers: int = 0
     progress: bool = True
+
+
+class RunError(ValueError):
+    """A run's folder that cannot be used as asked."""
+
+
+def claim(out: str | Path, settings: dict[str, Any], resume: bool) -> None:
+    """Take a folder for a run, and note the settings there.
+
+    Args:
+        out: the folder.
+        settings: everything that decides the run's figures, as plain values.
+        resume: whether the run in that folder is to go on.
+
+    Raises:
+        RunError: the folder has a run already and is not to be resumed, or has one of other
+            settings.
+    """
+    file = Path(out) / "settings.json"
+    settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
+    if file.exists():
+        if not resume:
+            raise RunError(f"{out} holds a run already; --resume true goes on with it")
+        before = _flat(json.loads(file.read_text(encoding="utf-8")))
+        now = _flat(settings)
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                raise RunError(
+                    f"{out} holds a run with {name} = {before.get(name)}, not {now.get(name)}"
+                )
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_json(file, settings)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 class Rows(Dataset[Instances]):
@@ -111,9 +155,8 @@ class Batching(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Instances]:
         return self._loader(self.fit_instances, self.config.batch_size, self.config.seed)
 
-    def val_dataloader(self) -> DataLoader[Instances] | list[DataLoader[Instances]]:
-        if self.validation_instances is None:
-            return []
+    def val_dataloader(self) -> DataLoader[Instances]:
+        assert self.validation_instances is not None  # the trainer asks only where there are some
         return self._loader(self.validation_instances, self.config.evaluation_batch_size, None)
 
     def _loader(
@@ -241,7 +284,7 @@ def fit(
         "test": summarise(found),
         "seconds_per_epoch": float(np.median([row["seconds"] for row in history])),
     }
-    _write_json(out / "record.json", record)
+    write_json(out / "record.json", record)
     return model, record
 
 
@@ -261,7 +304,7 @@ def search(
     fitting, _ = _run(
         make, split.fit.prefixes(), split.validation, config, out, extra, [stop], config.epochs, -1
     )
-    _write_json(done, fitting.history)
+    write_json(done, fitting.history)
     return fitting.history
 
 
@@ -300,6 +343,7 @@ def _run(
     board = TensorBoardLogger(out, name="logs", version=csv.version)
     if config.progress:
         callbacks = [*callbacks, TQDMProgressBar(refresh_rate=20)]
+    _quiet()
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -308,7 +352,9 @@ def _run(
         callbacks=[*callbacks, keep],
         logger=[csv, board],
         gradient_clip_val=config.clip or None,
+        log_every_n_steps=1,  # else Lightning warns of epochs shorter than its default
         num_sanity_val_steps=0,
+        limit_val_batches=0 if validation is None else None,
         enable_model_summary=False,
         enable_progress_bar=config.progress,
         default_root_dir=out,
@@ -325,7 +371,18 @@ def _run(
     return fitting, model
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _quiet() -> None:
+    """Keep Lightning from telling every run about hardware, hints and its own deprecations."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        "Checkpoint directory .* exists and is not empty",  # a resumed run's does
+        "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6 on PyTorch 2.13
+        "The '.*_dataloader' does not have many workers",  # building graphs takes milliseconds
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def write_json(path: Path, value: Any) -> None:
     """Whole or not at all, so that a file that is there can be trusted."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

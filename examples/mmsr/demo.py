@@ -1,0 +1,95 @@
+"""A recommender from nothing, in about a minute: generate, train, judge, recommend, draw."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+import mmgraph
+from examples.mmsr import checkpoint
+from examples.mmsr.baselines import judge_baselines
+from examples.mmsr.describe import describe
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.metrics import table
+from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.protocol import Instances, split
+from examples.mmsr.recommend import listing, recommend
+from examples.mmsr.train import TrainingConfig, claim, fit
+from mmgraph import plot
+
+GENERATED = GenerateConfig()
+NODES = NodesConfig(num_codes=GENERATED.codes)
+MODEL = ModelConfig(channels=64)
+TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=2)
+
+
+def demo(
+    out: str = "runs/demo",
+    generated: GenerateConfig = GENERATED,
+    training: TrainingConfig = TRAINING,
+) -> None:
+    """Train MMSR on generated histories, judge it, recommend for one history, draw its gates.
+
+    Args:
+        out: the run's folder; what an earlier demo left there is replaced.
+        generated: what to generate.
+        training: how the model is fitted.
+    """
+    began = time.perf_counter()
+    folder = Path(out)
+    for phase in ("search", "refit"):
+        shutil.rmtree(folder / phase, ignore_errors=True)
+    (folder / "settings.json").unlink(missing_ok=True)
+    claim(folder, {"generated": asdict(generated), "training": asdict(training)}, resume=False)
+
+    data = generate(generated).data
+    parts = split(data)
+    print(describe(data, parts), flush=True)
+    nodes = make_nodes(data, NODES, MODEL.channels)
+    model, record = fit(
+        lambda: MMSR(data.num_items, nodes, MODEL),
+        parts,
+        training,
+        folder,
+        lambda fresh: checkpoint.contents(fresh, data),
+    )
+    saved = folder / "model.pt"
+    checkpoint.save(saved, model, data)
+    rows = judge_baselines(parts.train, data.num_items, parts.test)
+    rows["MMSR"] = record["test"]
+    print(f"\n{table(rows)}\n")
+
+    loaded, names = checkpoint.load(saved)
+    history = parts.test[:1].histories()[0].tolist()
+    print("after")
+    print("\n".join(f"             {item}  {data.name_of(item)}" for item in history))
+    print(f"comes, it would say (and {data.name_of(parts.test.targets[0])} came):")
+    print(listing(recommend(loaded, history, top=5), names))
+
+    picture = folder / "fusion_order.png"
+    draw_fusion_order(loaded, parts.test[:512], picture)
+    print(f"\nmodel: {saved}\npicture: {picture}\n{time.perf_counter() - began:.0f} s in all")
+
+
+def draw_fusion_order(model: MMSR, instances: Instances, path: Path) -> None:
+    """Draw in which order a trained model's nodes fuse, over some histories."""
+    import matplotlib.pyplot as plt
+
+    graph, gates = gate_weights(model, instances)
+    axes = plot.fusion_order(graph, gates)
+    axes.get_figure().savefig(path, dpi=150)
+    plt.close(axes.get_figure())
+
+
+def gate_weights(
+    model: MMSR, instances: Instances
+) -> tuple[mmgraph.SequenceGraph, list[torch.Tensor]]:
+    """The graph of some histories, and each layer's gate weights ``[N, 2]`` on it."""
+    graph = model.prepare(instances)
+    with torch.inference_mode():
+        _, gates = model.encoder(model.embedding(graph), graph, return_gates=True)
+    return graph, gates
