@@ -61,6 +61,7 @@ def edge_attention(
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The centres' rows, the weights, and which scores were above zero (if there is a slope)."""
+    _check_types(query, key, value, relation_weight, edge_bias, edge_scale)
     heads, ck, cv = key.shape[-2], key.shape[-1], value.shape[-1]
     centres, edges = ptr.shape[0] - 1, index.shape[0]
     out = value.new_empty(centres, heads, cv)
@@ -188,6 +189,7 @@ def edge_attention_backward(
 
 
 def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
+    _check_types(scores)
     alpha = _like(scores)
     heads = scores.shape[1]
     block_e, warps = _block(heads)
@@ -233,6 +235,7 @@ def aggregate(
     reduce: str,
 ) -> tuple[Tensor, Tensor]:
     """The centres' rows, and for a maximum the edge that gave each of their numbers."""
+    _check_types(value, weight)
     heads, channels = value.shape[-2:]
     shape = (ptr.shape[0] - 1, heads, channels)
     out = value.new_empty(shape)
@@ -327,6 +330,15 @@ def segment_matmul_backward(
         if needs[1]:
             torch.mm(x[rows].T, grad[rows], out=grad_weight[segment])
     return grad_x, grad_weight
+
+
+def _check_types(*tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype not in DTYPES:
+            raise TypeError(
+                "the fused backend on CUDA: expected float32, bfloat16 or float16, got "
+                f"{tensor.dtype}; mmgraph.use_backend('torch') takes any floating-point type"
+            )
 
 
 def _segments(ptr: Tensor) -> list[slice]:

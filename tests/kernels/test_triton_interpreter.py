@@ -40,7 +40,10 @@ def test_the_cases(mode: str) -> None:
     cases = Path(__file__).with_name("triton_cases.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
     if mode == "compile":  # whatever brings other code, not other numbers
-        command += ["-k", "plain or everything or wide or typed or bfloat16 or weights or softmax"]
+        command += [
+            "-k",
+            "plain or everything or wide or typed or types or bfloat16 or weights or softmax",
+        ]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
@@ -54,6 +57,12 @@ def test_each_operator_has_a_kernel_that_takes_its_arguments(name: str, suffix: 
     assert operator.has_kernel_for_dispatch_key(torch._C.DispatchKey.CUDA)
     parameters = inspect.signature(getattr(fused_cuda, name + suffix)).parameters
     assert list(parameters) == [argument.name for argument in operator._schema.arguments]
+
+
+def test_other_types_are_refused() -> None:
+    scores, ptr = torch.zeros(0, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
+    with pytest.raises(TypeError, match=r"bfloat16 or float16, got torch\.float64"):
+        fused_cuda.edge_softmax(scores, ptr)
 
 
 def test_without_triton_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def check(got: Tensor, expected: Tensor, like: Tensor, name: str) -> None:
     assert got.dtype == like.dtype, name
     if COMPILE:
         return
-    tolerance = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}[like.dtype]
+    tolerance = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[like.dtype]
     torch.testing.assert_close(
         got.double(),
         expected.double(),
@@ -156,6 +156,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     hub: bool = False
     scores: float = 1.0
+    mixed: bool = False
     no_gradient: tuple[str, ...] = ()
 
 
@@ -183,6 +184,7 @@ CASES = {
     "typed": Case(typed="qkv", heads=2, channels=(2, 6), given=EVERY, slope=0.2),
     "bfloat16": Case(dtype=torch.bfloat16, heads=2, given=EVERY, slope=0.1),
     "float16": Case(dtype=torch.float16, heads=2, given=EVERY, slope=0.1),
+    "mixed types": Case(dtype=torch.bfloat16, given=EVERY, slope=0.1, mixed=True),
     "only values": Case(given=EVERY, no_gradient=("query", "key", *EVERY)),
     "only keys": Case(given=EVERY, slope=0.1, no_gradient=("query", "value", *EVERY)),
     "only bias": Case(given=("bias",), no_gradient=("query", "key", "value")),
@@ -207,28 +209,30 @@ def test_attention(name: str) -> None:
         "bias": draw(edges.num_edges, case.heads) if "bias" in case.given else None,
         "scale": draw(edges.num_edges, case.heads) if "scale" in case.given else None,
     }
+    if case.mixed:  # parameters and masks in float32 beside activations in another type
+        inputs.update({n: inputs[n].float() for n in ("weight", "scale")})
     doubles = {
         n: None if x is None else x.double().requires_grad_(n not in case.no_gradient)
         for n, x in inputs.items()
     }
     needs = [x is not None and x.requires_grad for x in doubles.values()]
     query, key, value, *optional = doubles.values()
-    out, alpha = reference(query, key, value, edges, *optional, case.slope)  # type: ignore[arg-type]
+    out, alpha = reference(query, key, value, edges, *optional, case.slope)
     grad_out = draw(*out.shape)
     grad_alpha = draw(*alpha.shape).float() if "bias" in case.given else None
     total = (out * grad_out).sum()
     if grad_alpha is not None:
         total = total + (alpha * grad_alpha).sum()
     wanted = [x for x, needed in zip(doubles.values(), needs, strict=True) if needed]
-    expected = iter(torch.autograd.grad(total, wanted, allow_unused=True))  # type: ignore[arg-type]
+    expected = iter(torch.autograd.grad(total, wanted, allow_unused=True))
 
     given = (*list(inputs.values())[:3], *graph_of(edges), *list(inputs.values())[3:], case.slope)
-    got, shares, positive = fused_cuda.edge_attention(*given)  # type: ignore[arg-type]
+    got, shares, positive = fused_cuda.edge_attention(*given)
     check_as_traced("edge_attention", given, (got, shares, positive))
-    check(got, out, inputs["value"], "out")  # type: ignore[arg-type]
+    check(got, out, inputs["value"], "out")
     check(shares, alpha, torch.empty(0), "alpha")
     given = (grad_out, grad_alpha, *given, shares, positive, needs)
-    gradients = fused_cuda.edge_attention_backward(*given)  # type: ignore[arg-type]
+    gradients = fused_cuda.edge_attention_backward(*given)
     check_as_traced("edge_attention_backward", given, gradients)
     for name, gradient, needed in zip(inputs, gradients, needs, strict=True):
         if needed:
@@ -354,3 +358,52 @@ def test_segment_matmul() -> None:
     assert got[1][1].eq(0).all()  # of a segment without rows
     nothing = fused_cuda.segment_matmul_backward(grad, x, ptr, weight, [False, False])
     assert [gradient.numel() for gradient in nothing] == [0, 0]
+
+
+def attention_with_gradients(inputs: dict[str, Tensor], edges: EdgeSet) -> tuple[Tensor, ...]:
+    query, key, value, weight = inputs.values()
+    given = (query, key, value, *graph_of(edges), weight, None, None, 0.1)
+    out, alpha, positive = fused_cuda.edge_attention(*given)
+    needs = [True, True, True, True, False, False]
+    gradients = fused_cuda.edge_attention_backward(out, None, *given, alpha, positive, needs)
+    return out, alpha, *gradients[:4]
+
+
+def draw_inputs(edges: EdgeSet) -> dict[str, Tensor]:
+    return {
+        "query": torch.randn(edges.num_centres, 2, 64, device=DEVICE),
+        "key": torch.randn(edges.num_neighbours, 2, 64, device=DEVICE),
+        "value": torch.randn(edges.num_neighbours, 2, 64, device=DEVICE),
+        "weight": torch.randn(3, 2, 64, device=DEVICE),
+    }
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+def test_large_graphs_and_the_same_bits_each_time() -> None:
+    edges = draw_edges(5000, 4000, 100_000)
+    inputs = draw_inputs(edges)
+    results = attention_with_gradients(inputs, edges)
+    for _ in range(3):
+        again = attention_with_gradients(inputs, edges)
+        assert all(torch.equal(x, y) for x, y in zip(results, again, strict=True))
+    doubles = [x.double().requires_grad_() for x in inputs.values()]
+    query, key, value, weight = doubles
+    out, alpha = reference(query, key, value, edges, weight, None, None, 0.1)
+    gradients = torch.autograd.grad(out, doubles, results[0].double())
+    for got, expected in zip(results, (out, alpha, *gradients), strict=True):
+        torch.testing.assert_close(got, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
+def test_a_captured_graph_replays() -> None:
+    edges = draw_edges(50, 40, 700)
+    inputs = draw_inputs(edges)
+    attention_with_gradients(inputs, edges)  # compiles
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        results = attention_with_gradients(inputs, edges)
+    for x, other in zip(inputs.values(), draw_inputs(edges).values(), strict=True):
+        x.copy_(other)
+    captured.replay()
+    expected = attention_with_gradients(inputs, edges)
+    assert all(torch.equal(x, y) for x, y in zip(results, expected, strict=True))
