@@ -430,16 +430,15 @@ def _gather_sums(
 
 # Parts of the edges whose relation gradients are summed apart: enough to fill a large device.
 _PARTS = 256
-# Numbers in a tile, and numbers of it per warp: 16 bytes or more for each thread of a warp, some
-# times over, so that several loads are under way at once.
-_TILE, _TILE_PER_WARP = 2048, 512
+# Numbers in a tile, and at most those of one warp: 32 for each of its threads, by loads of 16 bytes
+# that are under way together. Most rows have few edges; one warp does not wait at barriers.
+_TILE = 1024
 
 
 def _block(*channels: int) -> tuple[int, int]:
     """How many edges a block has, and how many warps run a program."""
     widest = _power(max(channels))
-    block_e = max(1, min(16, _TILE // widest))
-    return block_e, max(1, min(8, block_e * widest // _TILE_PER_WARP))
+    return max(1, min(16, _TILE // widest)), max(1, min(8, widest // _TILE))
 
 
 def _power(size: int) -> int:
