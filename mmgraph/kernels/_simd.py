@@ -12,12 +12,17 @@ which a vector's lanes are summed is fixed at compilation, so results are the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from numba import extending
 from numba.core import cgutils, types
-from numba.core.datamodel import models
-from numba.core.extending import intrinsic, register_model
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """A function of Numba's types that returns a signature and what writes LLVM's code for it."""
+    return extending.intrinsic(function)
 
 
 class Vector(types.Type):
@@ -28,11 +33,12 @@ class Vector(types.Type):
         super().__init__(name=f"Vector({dtype}, {width})")
 
 
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
+class _VectorModel(extending.models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, _llvm(vector))
 
+
+extending.register_model(Vector)(_VectorModel)
 
 _INT = ir.IntType(64)
 
@@ -93,6 +99,48 @@ def array(typing: Any, address: Any, dtype: Any) -> Any:
         return made._getvalue()
 
     return kind(types.int64, dtype), codegen
+
+
+# A task is a row of 64-bit integers: how many of its parts were claimed, then its arguments.
+
+
+@intrinsic
+def claim(typing: Any, task: Any) -> Any:
+    """The next part of a task, which no other thread gets."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        counter = builder.inttoptr(args[0], _INT.as_pointer())
+        return builder.atomic_rmw("add", counter, ir.Constant(_INT, 1), "monotonic")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def arguments(typing: Any, task: Any, count: Any) -> Any:
+    """A task's arguments."""
+    if not _literals(count):
+        return None
+    kind = types.UniTuple(types.int64, count.literal_value)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        base = builder.inttoptr(args[0], _INT.as_pointer())
+        values = [
+            builder.load(cgutils.gep_inbounds(builder, base, position + 1))
+            for position in range(kind.count)
+        ]
+        return context.make_tuple(builder, kind, values)
+
+    return kind(types.int64, count), codegen
+
+
+@intrinsic
+def number(typing: Any, integer: Any) -> Any:
+    """The float64 that has these bits."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), codegen
 
 
 @intrinsic
@@ -194,30 +242,6 @@ def sub(typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
-def larger(typing: Any, a: Any, b: Any) -> Any:
-    """The larger lane by lane; ``b`` where either is NaN."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-
-    return a(a, b), codegen
-
-
-def _halved(builder: ir.IRBuilder, value: ir.Value, combine: Any) -> ir.Value:
-    """Fold a vector's upper half onto its lower one until a single lane is left."""
-    width = value.type.count
-    while width > 1:
-        width //= 2
-        lanes = ir.VectorType(ir.IntType(32), width)
-        low = ir.Constant(lanes, list(range(width)))
-        high = ir.Constant(lanes, list(range(width, 2 * width)))
-        value = combine(
-            builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high)
-        )
-    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
-
-
-@intrinsic
 def choose(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """``a`` where the condition holds, else ``b``, without a branch that may be mispredicted."""
 
@@ -279,20 +303,18 @@ def total(typing: Any, a: Any) -> Any:
     """The sum of a vector's lanes, pairwise."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        return _halved(builder, args[0], builder.fadd)
-
-    return a.dtype(a), codegen
-
-
-@intrinsic
-def largest(typing: Any, a: Any) -> Any:
-    """The largest of a vector's lanes, none of which is NaN."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        def larger_of(x: ir.Value, y: ir.Value) -> ir.Value:
-            return builder.select(builder.fcmp_ordered(">", x, y), x, y)
-
-        return _halved(builder, args[0], larger_of)
+        (value,) = args
+        width = a.width
+        while width > 1:  # fold the upper half onto the lower one
+            width //= 2
+            lanes = ir.VectorType(ir.IntType(32), width)
+            low = ir.Constant(lanes, list(range(width)))
+            high = ir.Constant(lanes, list(range(width, 2 * width)))
+            value = builder.fadd(
+                builder.shuffle_vector(value, value, low),
+                builder.shuffle_vector(value, value, high),
+            )
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return a.dtype(a), codegen
 

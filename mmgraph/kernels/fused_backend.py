@@ -9,6 +9,7 @@ derivatives do not exist here.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,10 +56,17 @@ for _schema in _SCHEMAS:
     _register(_schema[: _schema.index("(")], "CUDA", "mmgraph.kernels.fused_cuda")
 
 
-# Shapes, for tracing.
+def _shapes(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What an operator returns, for tracing: as the kernels do, contiguous tensors."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        torch.library.register_fake(f"mmgraph::{name}", function, lib=LIBRARY)
+        return function
+
+    return register
 
 
-@torch.library.register_fake("mmgraph::edge_attention", lib=LIBRARY)
+@_shapes("edge_attention")
 def _(query: Tensor, key: Tensor, value: Tensor, ptr: Tensor, index: Tensor, *rest: Any) -> Any:
     negative_slope = rest[-1]
     out = value.new_empty(ptr.shape[0] - 1, *value.shape[-2:])
@@ -68,7 +76,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, ptr: Tensor, index: Tensor, *re
     return out, alpha, positive
 
 
-@torch.library.register_fake("mmgraph::edge_attention_backward", lib=LIBRARY)
+@_shapes("edge_attention_backward")
 def _(grad_out: Tensor, grad_alpha: Tensor | None, *rest: Any) -> Any:
     query, key, value = rest[:3]
     weight, bias, scale = rest[9:12]
@@ -82,24 +90,24 @@ def _(grad_out: Tensor, grad_alpha: Tensor | None, *rest: Any) -> Any:
     )
 
 
-@torch.library.register_fake("mmgraph::edge_softmax", lib=LIBRARY)
+@_shapes("edge_softmax")
 def _(scores: Tensor, ptr: Tensor) -> Tensor:
     return torch.empty_like(scores, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("mmgraph::edge_softmax_backward", lib=LIBRARY)
+@_shapes("edge_softmax_backward")
 def _(grad: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
     return torch.empty_like(alpha, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("mmgraph::aggregate", lib=LIBRARY)
+@_shapes("aggregate")
 def _(value: Tensor, ptr: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     out = value.new_empty(ptr.shape[0] - 1, *value.shape[-2:])
     integer = torch.int64 if value.dtype == torch.float64 else torch.int32
     return out, value.new_empty(out.shape if rest[-1] == "max" else 0, dtype=integer)
 
 
-@torch.library.register_fake("mmgraph::aggregate_backward", lib=LIBRARY)
+@_shapes("aggregate_backward")
 def _(grad: Tensor, value: Tensor, *rest: Any) -> Any:
     weight, needs = rest[6], rest[-1]
     return tuple(
@@ -110,12 +118,12 @@ def _(grad: Tensor, value: Tensor, *rest: Any) -> Any:
     )
 
 
-@torch.library.register_fake("mmgraph::segment_matmul", lib=LIBRARY)
+@_shapes("segment_matmul")
 def _(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[2])
 
 
-@torch.library.register_fake("mmgraph::segment_matmul_backward", lib=LIBRARY)
+@_shapes("segment_matmul_backward")
 def _(grad: Tensor, x: Tensor, ptr: Tensor, weight: Tensor, needs: list[bool]) -> Any:
     return tuple(
         torch.empty_like(tensor, memory_format=torch.contiguous_format)

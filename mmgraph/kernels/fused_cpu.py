@@ -5,15 +5,22 @@ What these functions take and give is that of the operators in :mod:`mmgraph.ker
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import pathlib
+import struct
+import threading
+from array import array
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mmgraph._numba import Compiled
+from mmgraph._numba import callback
 from mmgraph.kernels import _cpu_kernels as kernels
 
 
@@ -46,13 +53,13 @@ def edge_attention(
     arguments = (
         *_addresses(query, key, value, ptr, index, relation, weight, bias, scale, out, alpha),
         positive.data_ptr() if negative_slope is not None else 0,
-        negative_slope or 0.0,
+        _bits(negative_slope),
         heads,
         key_channels,
         value_channels,
         *map(_relation_stride, (query, key, value)),
     )
-    _run(kernel, ptr, arguments)
+    _run(kernel, ptr, arguments, _size(index, key, value))
     return out, alpha, positive
 
 
@@ -94,7 +101,7 @@ def edge_attention_backward(
         grad_scale = torch.empty_like(alpha) if need_scale else nothing
         # The weights' gradient is summed over parts of the edges, whose number depends on sizes
         # alone, and then over the parts: so its bits do not depend on the number of threads.
-        parts = 1
+        parts = None
         if weight is not None:
             parts = min(64, 1 + index.shape[0] // 8192, 1 + 2**22 // max(weight.numel(), 1))
             grad_weight = weight.new_zeros(parts, *weight.shape)
@@ -113,13 +120,13 @@ def edge_attention_backward(
             *_addresses(grad_query),
             grad_weight.data_ptr(),
             0 if weight is None else weight.numel() * weight.element_size(),
-            negative_slope or 0.0,
+            _bits(negative_slope),
             heads,
             key_channels,
             value_channels,
             *map(_relation_stride, (query, key, value)),
         )
-        _run(kernel, ptr, arguments, parts)
+        _run(kernel, ptr, arguments, _size(index, key, value), parts)
         grad_weight = grad_weight.sum(0) if need_weight else nothing
         grad_query = grad_query if need_query else nothing
         if need_key:
@@ -135,7 +142,7 @@ def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
     alpha = torch.empty_like(scores)
     heads = scores.shape[1]
     kernel = _kernel(kernels.softmax_kernel, scores.dtype, (), None, heads == 1)
-    _run(kernel, ptr, (*_addresses(scores, ptr, alpha), heads))
+    _run(kernel, ptr, (*_addresses(scores, ptr, alpha), heads), 16 * scores.numel())
     return alpha
 
 
@@ -144,7 +151,7 @@ def edge_softmax_backward(grad: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
     grad_scores = torch.empty_like(alpha)
     heads = alpha.shape[1]
     kernel = _kernel(kernels.softmax_backward_kernel, alpha.dtype, (), None, heads == 1)
-    _run(kernel, ptr, (*_addresses(grad, alpha, ptr, grad_scores), heads))
+    _run(kernel, ptr, (*_addresses(grad, alpha, ptr, grad_scores), heads), 4 * alpha.numel())
     return grad_scores
 
 
@@ -176,7 +183,7 @@ def aggregate(
         channels,
         _relation_stride(value),
     )
-    _run(kernel, ptr, arguments)
+    _run(kernel, ptr, arguments, _size(index, value))
     return out, chosen
 
 
@@ -215,14 +222,14 @@ def aggregate_backward(
             channels,
             _relation_stride(value),
         )
-        _run(kernel, ptr, arguments)
+        _run(kernel, ptr, arguments, _size(index, value))
     return grad_value, grad_weight
 
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     out = x.new_empty(x.shape[0], weight.shape[2])
     bounds = ptr.tolist()
-    for a, b, w in zip(bounds[:-1], bounds[1:], weight.unbind(), strict=True):
+    for (a, b), w in zip(pairwise(bounds), weight.unbind(), strict=True):
         torch.mm(x[a:b], w, out=out[a:b])
     return out
 
@@ -234,7 +241,7 @@ def segment_matmul_backward(
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     bounds = ptr.tolist()
-    for t, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for t, (a, b) in enumerate(pairwise(bounds)):
         if needs[0]:
             torch.mm(grad[a:b], weight[t].T, out=grad_x[a:b])
         if needs[1]:
@@ -285,7 +292,7 @@ def _sum_into(
         _relation_stride(out),
         int(mean),
     )
-    _run(kernel, ptr, arguments)
+    _run(kernel, ptr, arguments, _size(index, rows))
 
 
 def _relational(weight: Tensor | None, *rows: Tensor) -> bool:
@@ -299,6 +306,17 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
     return tuple([0 if tensor is None else tensor.data_ptr() for tensor in tensors])
+
+
+def _size(index: Tensor, *rows: Tensor) -> int:
+    """How many numbers are read at all edges."""
+    return int(index.shape[0] * sum(tensor.shape[-2] * tensor.shape[-1] for tensor in rows))
+
+
+def _bits(number: float | None) -> int:
+    """A float64's bits as an integer."""
+    bits: int = struct.unpack("q", struct.pack("d", number or 0.0))[0]
+    return bits
 
 
 def _relation_stride(tensor: Tensor) -> int:
@@ -315,7 +333,7 @@ def _kernel(
     channels: tuple[int, ...],
     relational: bool | None,
     one_head: bool,
-) -> Callable[..., None]:
+) -> Any:
     if dtype not in _REAL:
         raise TypeError(
             f"the fused backend on the CPU: expected float32 or float64, got {dtype}; "
@@ -327,8 +345,8 @@ def _kernel(
 
 
 @functools.cache
-def _compiled(make: Callable[..., Any], *constants: Any) -> Callable[..., None]:
-    return Compiled(make(*constants), "mmgraph's fused kernels")
+def _compiled(make: Callable[..., Any], *constants: Any) -> Any:
+    return callback(make(*constants), "mmgraph's fused kernels")
 
 
 @functools.cache
@@ -340,7 +358,7 @@ def _widest() -> int:
 
 
 def _width(channels: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """A vector's width for rows of so many channels, whether it is masked, whether one is enough."""
+    """A vector's width for so many channels, whether it is masked, whether one is enough."""
     widest = _widest() if dtype == torch.float32 else _widest() // 2
     for width in (4, 16, 32, 64, 128):
         if channels <= width <= widest:
@@ -349,24 +367,86 @@ def _width(channels: int, dtype: torch.dtype) -> tuple[int, int, int]:
 
 
 def _run(
-    kernel: Callable[..., None], ptr: Tensor, arguments: tuple[Any, ...], parts: int | None = None
+    kernel: Any,
+    ptr: Tensor,
+    arguments: tuple[int, ...],
+    size: int,
+    parts: int | None = None,
 ) -> None:
-    """Call a kernel on all centres, part by part; it is told the part's number if `parts` is."""
-    centres = ptr.shape[0] - 1
-    count = 1 if parts is None else parts
-    bounds = _bounds(ptr, count)
-    for part in range(count):
-        if parts is None:
-            kernel(*arguments, bounds[part], bounds[part + 1])
-        else:
-            kernel(*arguments, part, bounds[part], bounds[part + 1])
+    """Call a kernel on all centres.
+
+    Args:
+        kernel: a function of a task (see `mmgraph.kernels._simd`).
+        ptr: where each centre's edges begin.
+        arguments: the kernel's own.
+        size: how many numbers it reads at its edges.
+        parts: cut the centres into so many; by default as the threads need it.
+    """
+    threads = min(num_threads(), 1 + size // _GRAIN)
+    if parts is None:
+        parts = 1 if threads == 1 else 4 * threads
+    cuts = _cuts(ptr, parts)
+    task = array("q", (0, parts, cuts.ctypes.data, *arguments))
+    address, _ = task.buffer_info()
+    if threads == 1:
+        kernel(address)
+    else:
+        _in_parallel(kernel, address, min(threads, parts))
 
 
-def _bounds(ptr: Tensor, parts: int) -> list[int]:
+# Less work than this, in numbers read, is not worth waking a thread for.
+_GRAIN = 2**19
+
+
+def num_threads() -> int:
+    """How many threads a fused operation may take: PyTorch's number, or Numba's if that is less."""
+    from numba.core import config
+
+    return min(torch.get_num_threads(), int(config.NUMBA_NUM_THREADS))
+
+
+def _cuts(ptr: Tensor, parts: int) -> NDArray[np.int64]:
     """Where to cut the centres so that parts have about as many edges."""
     centres = ptr.shape[0] - 1
-    if parts == 1:
-        return [0, centres]
-    offsets = ptr.numpy()
-    cuts = np.searchsorted(offsets, np.arange(1, parts) * offsets[-1] // parts)
-    return [0, *np.minimum(cuts, centres).tolist(), centres]
+    cuts = np.empty(parts + 1, np.int64)
+    cuts[0], cuts[-1] = 0, centres
+    if parts > 1:
+        offsets = ptr.numpy()
+        edges = np.arange(1, parts) * offsets[-1] // parts
+        np.minimum(np.searchsorted(offsets, edges), centres, out=cuts[1:-1])
+    return cuts
+
+
+def _in_parallel(kernel: Any, task: int, threads: int) -> None:
+    """Call a kernel from several threads, who share a task's parts among them.
+
+    They are those of PyTorch's own pool where that is one of GNU's OpenMP: its threads keep
+    spinning for a while after each of PyTorch's parallel regions, so that those of a second pool
+    would wait for a processor.
+    """
+    pool = _openmp()
+    if pool is not None:
+        pool.GOMP_parallel(ctypes.cast(kernel, ctypes.c_void_p), task, threads, 0)
+        return
+    helpers = [threading.Thread(target=kernel, args=(task,)) for _ in range(threads - 1)]
+    for helper in helpers:
+        helper.start()
+    kernel(task)
+    for helper in helpers:
+        helper.join()
+
+
+@functools.cache
+def _openmp() -> Any:
+    """The library of GNU's OpenMP that PyTorch runs on, or None."""
+    folder = pathlib.Path(torch.__file__).parent / "lib"
+    for path in (*sorted(folder.glob("libgomp*.so*")), None):
+        try:
+            library = ctypes.CDLL(None if path is None else str(path))
+            parallel = library.GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        parallel.restype = None
+        return library
+    return None
