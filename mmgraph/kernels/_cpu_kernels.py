@@ -49,7 +49,6 @@ def forward_kernel(
     def forward(task: int) -> None:
         (
             parts,
-            cuts_,
             query_,
             key_,
             value_,
@@ -69,8 +68,8 @@ def forward_kernel(
             query_stride,
             key_stride,
             value_stride,
-        ) = arguments(task, 21)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 20)
+        cuts = array(task + 8 * 21, np.int64)
         query, key, value = array(query_, real), array(key_, real), array(value_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, weight = array(relation_, np.int64), array(weight_, real)
@@ -193,7 +192,6 @@ def backward_kernel(
     def backward(task: int) -> None:
         (
             parts,
-            cuts_,
             query_,
             key_,
             value_,
@@ -219,8 +217,8 @@ def backward_kernel(
             query_stride,
             key_stride,
             value_stride,
-        ) = arguments(task, 27)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 26)
+        cuts = array(task + 8 * 27, np.int64)
         query, key, value = array(query_, real), array(key_, real), array(value_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, weight = array(relation_, np.int64), array(weight_, real)
@@ -327,7 +325,6 @@ def sum_kernel(
     def weighted_sum(task: int) -> None:
         (
             parts,
-            cuts_,
             rows_,
             ptr_,
             index_,
@@ -342,8 +339,8 @@ def sum_kernel(
             row_stride,
             out_stride,
             mean,
-        ) = arguments(task, 16)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 15)
+        cuts = array(task + 8 * 16, np.int64)
         rows, share, weight = array(rows_, real), array(share_, real), array(weight_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         edge, relation = array(edge_, np.int64), array(relation_, np.int64)
@@ -401,7 +398,6 @@ def product_kernel(
     def products(task: int) -> None:
         (
             parts,
-            cuts_,
             rows_,
             columns_,
             ptr_,
@@ -412,8 +408,8 @@ def product_kernel(
             heads_,
             channels,
             column_stride,
-        ) = arguments(task, 12)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 11)
+        cuts = array(task + 8 * 12, np.int64)
         rows, columns, out = array(rows_, real), array(columns_, real), array(out_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, chosen = array(relation_, np.int64), array(chosen_, real)
@@ -454,13 +450,12 @@ def softmax_kernel(real: Any, one_head: int) -> Callable[..., Any]:
     def softmax(task: int) -> None:
         (
             parts,
-            cuts_,
             scores_,
             ptr_,
             alpha_,
             heads_,
-        ) = arguments(task, 6)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 5)
+        cuts = array(task + 8 * 6, np.int64)
         scores, alpha = array(scores_, real), array(alpha_, real)
         ptr = array(ptr_, np.int64)
         heads = 1 if one_head else heads_
@@ -502,14 +497,13 @@ def softmax_backward_kernel(real: Any, one_head: int) -> Callable[..., Any]:
     def softmax_backward(task: int) -> None:
         (
             parts,
-            cuts_,
             grad_,
             alpha_,
             ptr_,
             grad_score_,
             heads_,
-        ) = arguments(task, 7)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 6)
+        cuts = array(task + 8 * 7, np.int64)
         grad, alpha = array(grad_, real), array(alpha_, real)
         grad_score, ptr = array(grad_score_, real), array(ptr_, np.int64)
         heads = 1 if one_head else heads_
@@ -538,7 +532,6 @@ def max_kernel(
     def maximum(task: int) -> None:
         (
             parts,
-            cuts_,
             rows_,
             ptr_,
             index_,
@@ -549,8 +542,8 @@ def max_kernel(
             heads_,
             channels,
             row_stride,
-        ) = arguments(task, 12)
-        cuts = array(cuts_, np.int64)
+        ) = arguments(task, 11)
+        cuts = array(task + 8 * 12, np.int64)
         rows, share, out = array(rows_, real), array(share_, real), array(out_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, chosen = array(relation_, np.int64), array(chosen_, real)

@@ -101,7 +101,8 @@ def array(typing: Any, address: Any, dtype: Any) -> Any:
     return kind(types.int64, dtype), codegen
 
 
-# A task is a row of 64-bit integers: how many of its parts were claimed, then its arguments.
+# A task is a row of 64-bit integers: how many of its parts were claimed, how many there are, the
+# kernel's own arguments, and the rows at which parts begin and end.
 
 
 @intrinsic

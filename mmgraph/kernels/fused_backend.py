@@ -141,8 +141,7 @@ def _attention_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     _, alpha, positive = output
     ctx.mark_non_differentiable(positive)
     ctx.set_materialize_grads(False)
-    ctx.needs = [ctx.needs_input_grad[i] for i in (0, 1, 2, 9, 10, 11)]
-    ctx.has_bias = bias is not None
+    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 1, 2, 9, 10, 11)]
     ctx.save_for_backward(query, key, value, *graph, weight, bias, scale, alpha, positive)
 
 
@@ -172,7 +171,7 @@ def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def _aggregate_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.reduce = inputs
-    ctx.needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[7]]
+    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 7)]
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*tensors, output[1])
 
@@ -192,7 +191,7 @@ def _aggregate_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, 
 
 
 def _matmul_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[2]]
+    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 2)]
     ctx.save_for_backward(*inputs)
 
 
@@ -208,18 +207,47 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
     )
 
 
+def _differentiate(name: str, backward: Callable[..., Any], context: Callable[..., None]) -> None:
+    """Register an operator's derivative.
+
+    What :func:`torch.library.register_autograd` does, but for a search of the operator's schema in
+    each call, which takes longer than all else around a small graph.
+    """
+    operator = getattr(torch.ops.mmgraph, name).default
+
+    def below(keys: Any, inputs: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, keys: Any, *inputs: Any) -> Any:
+            output = below(keys, inputs)
+            context(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return None, *backward(ctx, *grads)
+
+    def kernel(keys: Any, *inputs: Any) -> Any:
+        needed = torch.is_grad_enabled() and any(
+            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in inputs
+        )
+        return Function.apply(keys, *inputs) if needed else below(keys, inputs)
+
+    Function.__name__ = Function.__qualname__ = name
+    LIBRARY.impl(name, kernel, "Autograd", with_keyset=True)
+
+
 for _name, _backward, _context in (
     ("edge_attention", _attention_backward, _attention_context),
     ("edge_softmax", _softmax_backward, _softmax_context),
     ("aggregate", _aggregate_backward, _aggregate_context),
     ("segment_matmul", _matmul_backward, _matmul_context),
 ):
-    torch.library.register_autograd(
-        f"mmgraph::{_name}", _backward, setup_context=_context, lib=LIBRARY
-    )
-    torch.library.register_autograd(
-        f"mmgraph::{_name}_backward", _no_second_derivative, lib=LIBRARY
-    )
+    _differentiate(_name, _backward, _context)
+    _differentiate(f"{_name}_backward", _no_second_derivative, lambda *_: None)
 
 
 # The backend.

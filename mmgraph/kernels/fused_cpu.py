@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgraph._numba import callback
@@ -385,8 +384,7 @@ def _run(
     threads = min(num_threads(), 1 + size // _GRAIN)
     if parts is None:
         parts = 1 if threads == 1 else 4 * threads
-    cuts = _cuts(ptr, parts)
-    task = array("q", (0, parts, cuts.ctypes.data, *arguments))
+    task = array("q", (0, parts, *arguments, *_cuts(ptr, parts)))
     address, _ = task.buffer_info()
     if threads == 1:
         kernel(address)
@@ -400,21 +398,24 @@ _GRAIN = 2**19
 
 def num_threads() -> int:
     """How many threads a fused operation may take: PyTorch's number, or Numba's if that is less."""
-    from numba.core import config
-
-    return min(torch.get_num_threads(), int(config.NUMBA_NUM_THREADS))
+    return min(torch.get_num_threads(), _numba_threads())
 
 
-def _cuts(ptr: Tensor, parts: int) -> NDArray[np.int64]:
+@functools.cache
+def _numba_threads() -> int:
+    import numba
+
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def _cuts(ptr: Tensor, parts: int) -> list[int]:
     """Where to cut the centres so that parts have about as many edges."""
     centres = ptr.shape[0] - 1
-    cuts = np.empty(parts + 1, np.int64)
-    cuts[0], cuts[-1] = 0, centres
-    if parts > 1:
-        offsets = ptr.numpy()
-        edges = np.arange(1, parts) * offsets[-1] // parts
-        np.minimum(np.searchsorted(offsets, edges), centres, out=cuts[1:-1])
-    return cuts
+    if parts == 1:
+        return [0, centres]
+    offsets = ptr.numpy()
+    edges = np.arange(1, parts) * offsets[-1] // parts
+    return [0, *np.minimum(np.searchsorted(offsets, edges), centres).tolist(), centres]
 
 
 def _in_parallel(kernel: Any, task: int, threads: int) -> None:
