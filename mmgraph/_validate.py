@@ -125,7 +125,8 @@ def _check_equal(prefix: str, got: Any, expected: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _first_difference(name: str, mine: Tensor, wanted: Tensor) -> None:

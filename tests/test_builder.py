@@ -109,6 +109,22 @@ def test_long_histories_equal_the_definition(num_codes: int, others: tuple[str, 
     assert_same(build(batch), literal(batch))
 
 
+def test_a_loose_history_equals_the_definition() -> None:
+    # Rows of bits would be mostly empty here: 190 items one after another, few of them with codes,
+    # then pairs of them again and again, so that every kind of match is met more than once.
+    codes = torch.full((190, 2), -1)
+    codes[184:] = torch.tensor([[0, 1], [1, 2], [2, 0], [3, -1], [0, 0], [1, 3]])
+    batch = {
+        "schema": GraphSchema(("item", "image")),
+        "item_codes": {"image": codes},
+        "max_length": None,
+        "histories": [[*range(190), *([188, 189] * 3), 187, 189, 188]],
+        "codes": {},
+        "present": {},
+    }
+    assert_same(build(batch), literal(batch))
+
+
 def test_rows_of_bits_and_of_lists_are_one_graph() -> None:
     # 400 steps of fresh items and codes are far too loose for bits; read after a tight history.
     schema = GraphSchema(("item", "image"))
@@ -542,6 +558,7 @@ def test_an_installation_without_a_folder_to_cache_in(tmp_path: Path) -> None:
         "HOME": "/dev/null",
         "XDG_CACHE_HOME": "/dev/null",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "NUMBA_OPT": "0",  # a quick compilation
     }
     environment.pop("NUMBA_CACHE_DIR", None)
     command = [sys.executable, "-c", SCRIPT]

@@ -77,8 +77,8 @@ def train(
         "model": asdict(model),
         "training": asdict(training),
     }
-    claim(out, settings, resume)
     found = _data(data, sequences, modalities, generated)
+    claim(out, settings, resume)
     parts = split(found)
     print(described(found, parts), flush=True)
     made = make_nodes(found, nodes, model.channels)

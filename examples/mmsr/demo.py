@@ -23,8 +23,8 @@ from mmgraph import plot
 
 GENERATED = GenerateConfig()
 NODES = NodesConfig(num_codes=GENERATED.codes)
-MODEL = ModelConfig(channels=64)
-TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=2)
+MODEL = ModelConfig(channels=64, dropout=0.2, attention_dropout=0.0)
+TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=3)
 
 
 def demo(

@@ -4,10 +4,10 @@ Every item has an image code and a text code, seen only through noisy features, 
 even through those. Each modality has a chain, a fixed random successor for every code. What the
 next item is follows one of two rules, and the dial is the share of the second:
 
-homogeneous (dial 0): a modality's own sequence
-    A fair coin picks image or text. The next item is one whose code in that modality succeeds
-    the code of the step *before* the last. The last step's codes alone say nothing: they began
-    elsewhere. Neither does which image code goes with which text code.
+homogeneous (dial 0): each modality's own sequence
+    The next item is one whose image code succeeds the image code of the step *before* the last,
+    and whose text code succeeds that step's text code. The last step says nothing. Neither does
+    which image code goes with which text code: either modality's sequence would do alone.
 
 heterogeneous (dial 1): the match between modalities, inside the last step
     The match of an item is ``(image code + text code) mod num_codes`` after both are relabelled
@@ -109,9 +109,11 @@ def generate(config: GenerateConfig) -> Generated:
     successor = {name: _chain(config.codes, catalogue) for name in (*MODALITIES, "match")}
 
     weight = _popularity(pair)
-    fits = {
-        name: [_Urn(np.flatnonzero(labels == label), weight) for label in range(config.codes)]
-        for name, labels in (*code.items(), ("match", match))
+    matches = [_Urn(np.flatnonzero(match == m), weight) for m in range(config.codes)]
+    pairs = {
+        (image, text): _Urn(np.flatnonzero(pair == text * config.codes + image), weight)
+        for image in range(config.codes)
+        for text in range(config.codes)
     }
     anything = _Urn(np.arange(config.items), weight)
 
@@ -123,10 +125,10 @@ def generate(config: GenerateConfig) -> Generated:
             if steps.random() < config.noise:
                 urn = anything
             elif steps.random() < config.dial:
-                urn = fits["match"][successor["match"][match[history[-1]]]]
+                urn = matches[successor["match"][match[history[-1]]]]
             else:
-                modality = MODALITIES[steps.integers(2)]
-                urn = fits[modality][successor[modality][code[modality][history[-2]]]]
+                before = history[-2]
+                urn = pairs[tuple(successor[m][code[m][before]] for m in MODALITIES)]
             history.append(urn.draw(steps))
         items += history
         offsets.append(len(items))

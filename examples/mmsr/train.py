@@ -169,6 +169,7 @@ class Batching(L.LightningDataModule):
             collate_fn=self._collate,
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
+            generator=torch.Generator(),  # else every new iterator would draw from dropout's
         )
 
     def _collate(self, instances: Instances) -> Batch:

@@ -56,14 +56,11 @@ def test_the_dial_changes_steps_and_nothing_else():
     assert low.data.items.tolist() != high.data.items.tolist()
 
 
-def test_at_zero_a_modality_s_own_sequence_decides():
+def test_at_zero_each_modality_s_own_sequence_decides():
     found = made(0.0)
     before, last, following = steps(found.data)
-    image = follows(found, "image", before, following)
-    text = follows(found, "text", before, following)
-    assert (image | text).all()
-    assert 0.4 < image.mean() < 0.7
-    assert 0.4 < text.mean() < 0.7
+    assert follows(found, "image", before, following).all()
+    assert follows(found, "text", before, following).all()
     # The last step tells nothing of what follows, by a code or by the match.
     for label in (found.code["image"], found.code["text"], found.match):
         for next_label in (found.code["image"], found.code["text"], found.match):

@@ -1,0 +1,214 @@
+"""The commands, from generated data to recommendations, and what they say to wrong inputs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples.mmsr import checkpoint
+from examples.mmsr.__main__ import COMMANDS, main
+from examples.mmsr.data import read, write
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.recommend import listing, recommend
+
+TINY = [
+    "--nodes.num_codes=4",
+    "--model.channels=8",
+    "--training.epochs=2",
+    "--training.learning_rate=0.01",
+    "--training.progress=false",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("data") / "tiny"
+    write(generate(GenerateConfig(users=60, items=36, codes=4, width=16)).data, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    main(["train", f"--data={folder}", f"--out={run}", *TINY])
+    return run / "model.pt"
+
+
+def fails(arguments: list[str]) -> str:
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    return str(error.value)
+
+
+def rows(text: str) -> dict[str, list[float]]:
+    found = re.findall(r"^\| (\w+) +\| (.*) \|$", text, flags=re.MULTILINE)
+    return {name: [float(cell) for cell in cells.split("|")] for name, cells in found}
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_describe(folder, capsys):
+    main(["describe", f"--data={folder}"])
+    text = capsys.readouterr().out
+    data = read(folder)
+    lengths = np.diff(data.offsets)
+    test = sum(int(0.2 * n) for n in lengths.tolist())
+    assert re.search(r"users +60$", text, re.MULTILINE)
+    assert re.search(r"items +36$", text, re.MULTILINE)
+    assert re.search(rf"interactions +{len(data.items)}$", text, re.MULTILINE)
+    assert re.search(rf"test instances +{test}$", text, re.MULTILINE)
+    prefixes = len(data.items) - test - 60
+    assert re.search(rf"training prefixes +{prefixes}, before validation is taken out", text)
+    share = f"{60 / prefixes:.1%}"
+    assert f"60, {share} of them: the last training step of every user" in text
+    missing = int((~data.has("image")).sum())
+    assert f"16 features; missing for {missing} items" in text
+
+
+def test_train_prints_its_table_and_evaluate_the_same(folder, tmp_path, capsys, trained):
+    run = tmp_path / "run"
+    arguments = ["train", f"--data={folder}", f"--out={run}", *TINY]
+    main(arguments)
+    printed = rows(capsys.readouterr().out)
+    assert list(printed) == ["popularity", "Markov", "MMSR"]
+    assert "holds a run already" in fails(arguments)
+    main([*arguments, "--resume=true"])
+    assert rows(capsys.readouterr().out) == printed
+    assert "model.channels = 8, not 16" in fails(
+        [*arguments, "--model.channels=16", "--resume=true"]
+    )
+    main(["evaluate", str(run / "model.pt"), f"--data={folder}"])
+    assert rows(capsys.readouterr().out) == printed
+
+
+def test_settings_from_a_file_and_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("model:\n  layers: 3\n  heads: 2\n")
+    with pytest.raises(SystemExit):
+        main(
+            ["train", f"--config={tmp_path / 'settings.yaml'}", "--model.heads=4", "--print_config"]
+        )
+    printed = capsys.readouterr().out
+    assert "layers: 3" in printed
+    assert "heads: 4" in printed
+
+
+def test_recommend(trained, capsys):
+    main(["recommend", str(trained), "[3, 1, 4]", "--top=5"])
+    lines = capsys.readouterr().out.splitlines()
+    model, names = checkpoint.load(trained)
+    best = recommend(model, [3, 1, 4], top=5)
+    assert [names[item] in line for line, (item, _) in zip(lines[-5:], best, strict=True)] == (
+        [True] * 5
+    )
+    assert lines[0].endswith(names[3])
+    scores = [score for _, score in best]
+    assert scores == sorted(scores, reverse=True)
+    assert len(recommend(model, [3], top=1000)) == 36
+
+
+def test_recommendations_without_titles(folder, tmp_path, trained):
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "titles.txt").unlink()
+    model, _ = checkpoint.load(trained)
+    checkpoint.save(tmp_path / "model.pt", model, read(bare))
+    again, names = checkpoint.load(tmp_path / "model.pt")
+    assert names is None
+    best = recommend(again, [3, 1], top=2)
+    assert best == recommend(model, [3, 1], top=2)
+    text = listing(best, names)
+    assert text.splitlines()[1].split() == ["1", f"{best[0].score:.4f}", str(best[0].item)]
+
+
+def test_a_checkpoint_of_training_loads_too(trained):
+    model, names = checkpoint.load(trained.parent / "refit" / "last.ckpt")
+    whole, _ = checkpoint.load(trained)
+    assert names is not None
+    assert recommend(model, [3, 1]) == recommend(whole, [3, 1])
+
+
+def test_wrong_histories(trained):
+    assert "expected an item from 0 to 35, got 36" in fails(["recommend", str(trained), "[1, 36]"])
+    assert "history: expected at least one item, got none" in fails(
+        ["recommend", str(trained), "[]"]
+    )
+    assert "top: expected a positive number, got 0" in fails(
+        ["recommend", str(trained), "[1]", "--top=0"]
+    )
+
+
+def test_wrong_checkpoints(trained, tmp_path):
+    whole = trained.read_bytes()
+    short, foreign, text = tmp_path / "short.pt", tmp_path / "foreign.pt", tmp_path / "text.pt"
+    short.write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": {}}, foreign)
+    text.write_text("not a checkpoint")
+    old = tmp_path / "old.pt"
+    torch.save({**torch.load(trained, weights_only=True), "version": 0}, old)
+    unfit = tmp_path / "unfit.pt"
+    contents = torch.load(trained, weights_only=True)
+    del contents["state_dict"]["embedding.weight"]
+    torch.save(contents, unfit)
+
+    def told(path: Path) -> str:
+        return fails(["recommend", str(path), "[1]"])
+
+    assert "nowhere.pt: no such checkpoint" in told(tmp_path / "nowhere.pt")
+    assert "is not a checkpoint, or is cut short" in told(short)
+    assert "is not a checkpoint, or is cut short" in told(text)
+    assert "is a checkpoint of something else" in told(foreign)
+    assert "has version 0; this example reads version 1" in told(old)
+    assert "does not fit this version" in told(unfit)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code from a checkpoint ran",))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"format": checkpoint.FORMAT, "evil": Evil()}, path)
+    assert "cannot be read as a checkpoint" in fails(["recommend", str(path), "[1]"])
+
+
+def test_evaluate_on_another_catalogue(trained, tmp_path):
+    write(generate(GenerateConfig(users=20, items=25, codes=4, width=16)).data, tmp_path / "other")
+    assert "knows 36 items, but other has 25" in fails(
+        ["evaluate", str(trained), f"--data={tmp_path / 'other'}"]
+    )
+
+
+def test_a_folder_that_lacks_a_file(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "sequences.npz").unlink()
+    told = fails(["train", f"--data={bare}", f"--out={tmp_path / 'run'}"])
+    assert told.endswith("bare lacks sequences.npz")
+    assert not (tmp_path / "run").exists()
+
+
+def test_demo(tmp_path, capsys):
+    arguments = [
+        "demo",
+        f"--out={tmp_path}",
+        "--generated.users=60",
+        "--generated.items=144",
+        "--training.epochs=1",
+        "--training.progress=false",
+    ]
+    main(arguments)
+    first = capsys.readouterr().out
+    assert list(rows(first)) == ["popularity", "Markov", "MMSR"]
+    assert "comes, it would say" in first
+    assert (tmp_path / "fusion_order.png").read_bytes().startswith(b"\x89PNG")
+    main(arguments)  # an earlier demo's folder is replaced
+    assert rows(capsys.readouterr().out) == rows(first)

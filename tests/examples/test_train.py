@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples.mmsr import checkpoint, train
+from examples.mmsr.data import Dataset
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.metrics import rank_all, summarise
+from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.protocol import Split, split
+from examples.mmsr.train import Batches, RunError, TrainingConfig, claim, fit, refit, search
+
+CONFIG = TrainingConfig(
+    epochs=3, patience=5, batch_size=64, learning_rate=0.01, seed=3, progress=False
+)
+
+
+class Setting:
+    """A small data set, its split, and a maker of models for it."""
+
+    def __init__(self) -> None:
+        self.data: Dataset = generate(
+            GenerateConfig(dial=1, users=60, items=36, codes=4, width=16, noise=0)
+        ).data
+        self.split: Split = split(self.data)
+        self.nodes = make_nodes(self.data, NodesConfig(num_codes=4), 8)
+
+    def make(self) -> MMSR:
+        return MMSR(self.data.num_items, self.nodes, ModelConfig(channels=8))
+
+    def extra(self, model: MMSR) -> dict:
+        return checkpoint.contents(model, self.data)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting()
+
+
+def test_steps_are_chosen_on_validation_and_everything_is_fitted_again(setting, tmp_path):
+    seen = []
+    real = train._run
+
+    def spy(make, instances, validation, *rest):
+        seen.append((len(instances), None if validation is None else len(validation)))
+        return real(make, instances, validation, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_run", spy)
+        model, record = fit(setting.make, setting.split, CONFIG, tmp_path, setting.extra)
+    parts = setting.split
+    assert seen == [
+        (len(parts.fit.prefixes()), len(parts.validation)),
+        (len(parts.train.prefixes()), None),
+    ]
+
+    history = json.loads((tmp_path / "search" / "history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    per_epoch = -(-len(parts.fit.prefixes()) // CONFIG.batch_size)
+    assert [row["steps"] for row in history] == [per_epoch, 2 * per_epoch, 3 * per_epoch]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert record["search"]["MRR"] == max(row["MRR"] for row in history)
+    refitted = torch.load(tmp_path / "refit" / "last.ckpt", weights_only=True)
+    assert refitted["global_step"] == record["search"]["steps"]
+
+    ranks = rank_all(model.score, parts.test)
+    assert record["test"] == summarise(ranks)
+    with np.load(tmp_path / "test_ranks.npz") as saved:
+        np.testing.assert_array_equal(saved["ranks"], ranks)
+        np.testing.assert_array_equal(saved["user"], parts.test.user)
+
+    logs = tmp_path / "search" / "logs" / "version_0"
+    lines = (logs / "metrics.csv").read_text().splitlines()
+    assert len(lines) == 4
+    assert {"MRR", "loss", "seconds", "steps"} <= set(lines[0].split(","))
+    assert list(logs.glob("events.out.tfevents.*"))
+
+
+class Stopped(Exception):
+    """Stands for a process that is killed."""
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(setting, tmp_path, monkeypatch):
+    arguments = setting.make, setting.split, CONFIG
+    whole, record = fit(*arguments, tmp_path / "whole", setting.extra)
+
+    forward, calls = MMSR.forward, 0
+    per_epoch = -(-len(setting.split.fit.prefixes()) // CONFIG.batch_size)
+
+    def stops(self, inputs):
+        nonlocal calls
+        calls += 1
+        if calls == 2 * per_epoch:  # with validation's batches, inside the second epoch
+            raise Stopped
+        return forward(self, inputs)
+
+    monkeypatch.setattr(MMSR, "forward", stops)
+    with pytest.raises(Stopped):
+        fit(*arguments, tmp_path / "stopped", setting.extra)
+    assert not (tmp_path / "stopped" / "search" / "history.json").exists()
+    assert (tmp_path / "stopped" / "search" / "last.ckpt").exists()
+    monkeypatch.setattr(MMSR, "forward", forward)
+    resumed, again = fit(*arguments, tmp_path / "stopped", setting.extra)
+
+    assert {**again, "seconds_per_epoch": 0} == {
+        **record,
+        "seconds_per_epoch": 0,
+        "search": {**record["search"], "seconds": again["search"]["seconds"]},
+    }
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_early_stopping(setting, tmp_path):
+    # Without a learning rate nothing gets better after the first epoch.
+    config = replace(CONFIG, learning_rate=0.0, epochs=10, patience=2)
+    history = search(setting.make, setting.split, config, tmp_path)
+    assert len(history) == 3
+
+
+def test_workers_and_clipping_change_no_order(setting, tmp_path):
+    plain = refit(setting.make, setting.split, CONFIG, tmp_path / "a", 4)
+    workers = refit(setting.make, setting.split, replace(CONFIG, workers=1), tmp_path / "b", 4)
+    clipped = refit(setting.make, setting.split, replace(CONFIG, clip=1e-3), tmp_path / "c", 4)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(workers.state_dict()[name], value), name
+    assert not torch.equal(clipped.item_vectors(), plain.item_vectors())
+
+
+def test_batches_are_drawn_from_seed_and_epoch():
+    batches = Batches(10, 4, seed=1)
+    first = np.concatenate(list(batches))
+    assert [len(batch) for batch in batches] == [4, 4, 2] == [4] * (len(batches) - 1) + [2]
+    assert sorted(first.tolist()) == list(range(10))
+    np.testing.assert_array_equal(np.concatenate(list(batches)), first)
+    batches.set_epoch(1)
+    assert np.concatenate(list(batches)).tolist() != first.tolist()
+    assert np.concatenate(list(Batches(5, 2, seed=None))).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_run_keeps_its_folder(tmp_path: Path):
+    settings = {"data": None, "model": {"layers": 1, "kinds": (1, 2)}}
+    claim(tmp_path / "run", settings, resume=False)
+    with pytest.raises(RunError, match="holds a run already; --resume true goes on with it"):
+        claim(tmp_path / "run", settings, resume=False)
+    claim(tmp_path / "run", settings, resume=True)
+    other = {"data": None, "model": {"layers": 2, "kinds": (1, 2)}}
+    with pytest.raises(RunError, match=r"holds a run with model\.layers = 1, not 2"):
+        claim(tmp_path / "run", other, resume=True)
