@@ -8,6 +8,7 @@ derivatives do not exist here.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,21 @@ for _schema in _SCHEMAS:
     LIBRARY.define(_schema, tags=torch.Tag.pt2_compliant_tag)
 
 
+_MODULES = {"cpu": "mmgraph.kernels.fused_cpu", "cuda": "mmgraph.kernels.fused_cuda"}
+
+
+@functools.cache
+def unavailable(device: str) -> str | None:
+    """Why the operators cannot run on a device; ``None`` where they can."""
+    if device not in _MODULES:
+        return f"there is no kernel for {device}"
+    try:
+        reason: str | None = importlib.import_module(_MODULES[device]).unavailable()
+    except Exception as error:  # a broken installation shows itself in many ways
+        return f"its module cannot be imported ({type(error).__name__}: {error})"
+    return reason
+
+
 def _register(name: str, device: str, module: str) -> None:
     """Numba or Triton is imported, and the kernel's file with it, by the first call."""
 
@@ -52,8 +68,8 @@ def _register(name: str, device: str, module: str) -> None:
 
 
 for _schema in _SCHEMAS:
-    _register(_schema[: _schema.index("(")], "CPU", "mmgraph.kernels.fused_cpu")
-    _register(_schema[: _schema.index("(")], "CUDA", "mmgraph.kernels.fused_cuda")
+    for _device, _module in _MODULES.items():
+        _register(_schema[: _schema.index("(")], _device.upper(), _module)
 
 
 def _shapes(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -248,6 +264,31 @@ for _name, _backward, _context in (
 ):
     _differentiate(_name, _backward, _context)
     _differentiate(f"{_name}_backward", _no_second_derivative, lambda *_: None)
+
+
+# Autocast: on the CPU in float32, which the kernels take; CUDA's take mixed types as they are. The
+# products are in autocast's own type, as PyTorch's are.
+
+for _name in ("edge_attention", "edge_softmax", "aggregate"):
+    torch.library.register_autocast(f"mmgraph::{_name}", "cpu", torch.float32, lib=LIBRARY)
+
+
+def _autocast_matmul(device: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device}"))
+
+    def matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype(device.lower())
+        x, weight = (
+            tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in (x, weight)
+        )
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return segment_matmul(x, ptr, weight)
+
+    return matmul
+
+
+for _device in ("CPU", "CUDA"):
+    LIBRARY.impl("segment_matmul", _autocast_matmul(_device), f"Autocast{_device}")
 
 
 # The backend.

@@ -19,8 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgraph import _checks as check
 from mmgraph._numba import callback
 from mmgraph.kernels import _cpu_kernels as kernels
+
+
+def unavailable() -> None:
+    """Why these functions cannot run: whatever can be missing is imported with this file."""
 
 
 def edge_attention(
@@ -39,6 +44,14 @@ def edge_attention(
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The centres' rows, the weights, and which scores were above zero (if there is a slope)."""
+    _check_types(
+        value,
+        query=query,
+        key=key,
+        relation_weight=relation_weight,
+        edge_bias=edge_bias,
+        edge_scale=edge_scale,
+    )
     heads, key_channels, value_channels = key.shape[-2], key.shape[-1], value.shape[-1]
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     weight, bias, scale = map(_contiguous, (relation_weight, edge_bias, edge_scale))
@@ -137,6 +150,7 @@ def edge_attention_backward(
 
 
 def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
+    _check_types(scores)
     scores = scores.contiguous()
     alpha = torch.empty_like(scores)
     heads = scores.shape[1]
@@ -166,6 +180,7 @@ def aggregate(
     reduce: str,
 ) -> tuple[Tensor, Tensor]:
     """The centres' rows, and for a maximum the edge that gave each of their numbers."""
+    _check_types(value, weight=weight)
     value, weight = value.contiguous(), _contiguous(weight)
     shape = (ptr.shape[0] - 1, *value.shape[-2:])
     integer = torch.int32 if value.dtype == torch.float32 else torch.int64
@@ -226,8 +241,11 @@ def aggregate_backward(
 
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
-    out = x.new_empty(x.shape[0], weight.shape[2])
+    _check_types(x, weight=weight)
     bounds = ptr.tolist()
+    if bounds != sorted(bounds) or bounds[0] != 0 or bounds[-1] != x.shape[0]:
+        check.offsets("ptr", ptr, x.shape[0])
+    out = x.new_empty(x.shape[0], weight.shape[2])
     for (a, b), w in zip(pairwise(bounds), weight.unbind(), strict=True):
         torch.mm(x[a:b], w, out=out[a:b])
     return out
@@ -239,8 +257,7 @@ def segment_matmul_backward(
     """Gradients of x and weight, without numbers where not needed."""
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    bounds = ptr.tolist()
-    for t, (a, b) in enumerate(pairwise(bounds)):
+    for t, (a, b) in enumerate(pairwise(ptr.tolist())):
         if needs[0]:
             torch.mm(grad[a:b], weight[t].T, out=grad_x[a:b])
         if needs[1]:
@@ -299,6 +316,21 @@ def _relational(weight: Tensor | None, *rows: Tensor) -> bool:
     return weight is not None or any(tensor.dim() == 4 for tensor in rows)
 
 
+def _check_types(rows: Tensor, **others: Tensor | None) -> None:
+    """The kernels read memory as numbers of one type."""
+    if rows.dtype not in _REAL:
+        raise TypeError(
+            f"the fused backend on the CPU: expected float32 or float64, got {rows.dtype}; "
+            "mmgraph.use_backend('torch') takes any floating-point type"
+        )
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != rows.dtype:
+            raise TypeError(
+                f"{name}: expected {rows.dtype}, the type of the rows, got {tensor.dtype}; "
+                "mmgraph.use_backend('torch') takes mixed types"
+            )
+
+
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -333,11 +365,6 @@ def _kernel(
     relational: bool | None,
     one_head: bool,
 ) -> Any:
-    if dtype not in _REAL:
-        raise TypeError(
-            f"the fused backend on the CPU: expected float32 or float64, got {dtype}; "
-            "mmgraph.use_backend('torch') takes any floating-point type"
-        )
     widths = tuple(width for size in channels for width in _width(size, dtype))
     kind = () if relational is None else (int(relational),)
     return _compiled(make, _REAL[dtype], *widths, *kind, int(one_head))
@@ -405,7 +432,8 @@ def num_threads() -> int:
 def _numba_threads() -> int:
     import numba
 
-    return int(numba.config.NUMBA_NUM_THREADS)
+    config: Any = numba.config
+    return int(config.NUMBA_NUM_THREADS)
 
 
 def _cuts(ptr: Tensor, parts: int) -> list[int]:
