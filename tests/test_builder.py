@@ -345,6 +345,16 @@ def test_inputs_are_left_alone() -> None:
     assert all(torch.equal(table, before[name]) for name, table in codes.items())
 
 
+def test_the_builder_keeps_its_codes() -> None:
+    codes, there = draw_codes(3), {"image": torch.ones(10, dtype=torch.bool)}
+    builder = SequenceGraphBuilder(SCHEMA, codes)
+    before = builder(HISTORIES)
+    for table in codes.values():
+        table.fill_(5)
+    assert_same(builder(HISTORIES), before)
+    assert_same(builder(HISTORIES, present=there), before)
+
+
 def test_the_graph_keeps_nothing_of_the_builder() -> None:
     builder = SequenceGraphBuilder(SCHEMA, CODES)
     first = builder(HISTORIES)
