@@ -98,6 +98,25 @@ def test_frozen_features_make_each_items_own_vector_its_node() -> None:
     assert embedding.tables["image"].projection.weight.grad is not None
 
 
+def test_frozen_features_serve_several_embeddings() -> None:
+    features = FrozenFeatures(torch.randn(NUM_CODES, 10))
+    tables = {**SIZES, "image": features}
+    single = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH)
+    double = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH, dtype=torch.float64)
+    assert single(GRAPH).dtype == torch.float32
+    assert double(GRAPH).dtype == torch.float64
+
+
+def test_modalities_may_be_named_like_attributes_of_a_module() -> None:
+    schema = mmgraph.GraphSchema(("items", "type", "a.b"))
+    embedding = NodeEmbedding(schema, {"items": 3, "type": 4, "a.b": 5}, CHANNELS, MAX_LENGTH)
+    again = NodeEmbedding(schema, {"items": 3, "type": 4, "a.b": 5}, CHANNELS, MAX_LENGTH)
+    again.load_state_dict(embedding.state_dict())
+    for modality, size in (("items", 3), ("type", 4), ("a.b", 5)):
+        assert embedding.table(modality).shape == (size, CHANNELS)
+        assert torch.equal(embedding.table(modality), again.table(modality))
+
+
 def test_a_batch_without_a_modality_is_valid() -> None:
     present = {"image": [False] * 3, "text": [False] * 3}
     graph = draw_builder(3)([[1, 2], [3]], present=present)
