@@ -28,14 +28,16 @@ def register_readout(name: str) -> Callable[[_R], _R]:
         A decorator that gives back what it decorates.
 
     Raises:
+        TypeError: if the name is not a string.
         ValueError: if the name is taken.
 
     Example:
-        >>> @register_readout("first")
-        ... class First(Module):
+        >>> @register_readout("sum")
+        ... class Sum(Module):
         ...     def forward(self, x, graph):
-        ...         return x[graph.step_node[graph.step_ptr[:-1]]]
+        ...         return aggregate(x.unsqueeze(1), graph.step_edges).squeeze(1)
     """
+    check.instance("name", name, str)
     if name in _READOUTS:
         raise ValueError(f"name: expected a new name, but {name!r} is registered already")
 

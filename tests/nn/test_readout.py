@@ -10,6 +10,7 @@ from drawn import draw_builder
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from mmgraph import SequenceGraph
 from mmgraph.nn import (
     Last,
     Max,
@@ -85,12 +86,21 @@ def test_readouts_resolve_by_name() -> None:
 
 
 def test_a_readout_of_ones_own() -> None:
-    @register_readout("test-first")
-    class First(torch.nn.Module):
-        def forward(self, x: Tensor, graph: object) -> Tensor:
-            return x[GRAPH.step_node[GRAPH.step_ptr[:-1]]]
+    @register_readout("test-scaled-mean")
+    class ScaledMean(Mean):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
 
-    assert isinstance(resolve_readout("test-first"), First)
+        def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
+            return self.scale * super().forward(x, graph)
+
+    x = torch.randn(GRAPH.num_nodes, CHANNELS)
+    readout = resolve_readout("test-scaled-mean", scale=3.0)
+    assert isinstance(readout, ScaledMean)
+    torch.testing.assert_close(readout(x, GRAPH), 3.0 * Mean()(x, GRAPH))
+    with pytest.raises(TypeError, match="name: expected a str, got type"):
+        register_readout(ScaledMean)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
