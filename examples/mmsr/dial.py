@@ -41,12 +41,13 @@ def dial(
         invasive: whether the second pass aggregates the first's result.
         seeds: each draws its own data and weights.
     """
-    settings = list(itertools.product(layers, invasive, dials, seeds))
+    # Seeds are the outer loop, so that an unfinished experiment has whole rows of fewer seeds.
+    settings = list(itertools.product(seeds, layers, invasive, dials))
     records = [run(Path(out), *setting) for setting in tqdm(settings, desc="dial", unit="run")]
     print(report(records))
 
 
-def run(out: Path, layers: int, invasive: bool, dial: float, seed: int) -> dict[str, Any]:
+def run(out: Path, seed: int, layers: int, invasive: bool, dial: float) -> dict[str, Any]:
     """One setting's record: the gate where it reaches the loss, and metrics on the test steps."""
     folder = out / f"layers{layers}-{'invasive' if invasive else 'plain'}-dial{dial:g}-seed{seed}"
     done = folder / "gate.json"
