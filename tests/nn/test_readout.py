@@ -68,6 +68,15 @@ def test_readout_is_its_formula(name: str) -> None:
     assert gradcheck(lambda x: readout(x, GRAPH), x)
 
 
+def test_last_reads_the_last_step_alone() -> None:
+    x = torch.full((GRAPH.num_nodes, CHANNELS), torch.inf)
+    ends = GRAPH.step_node[GRAPH.step_ptr[1:][[0, 2, 3]] - 1]
+    x[ends] = torch.randn(3, CHANNELS)
+    out = Last()(x, GRAPH)
+    assert torch.equal(out[[0, 2, 3]], x[ends])
+    assert torch.equal(out[1], torch.zeros(CHANNELS))
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("histories", [[], [[]], [[], []]])
 def test_empty_histories_give_zeros(name: str, histories: list[list[int]]) -> None:
