@@ -33,7 +33,7 @@ class CodeCentres:
 
     def __init__(self, centres: Tensor) -> None:
         _finite_matrix("centres", centres)
-        self.centres = centres
+        self.centres = centres.detach()
 
 
 class FrozenFeatures:
@@ -279,6 +279,8 @@ def _table(
 def _finite_matrix(name: str, value: Tensor, *, missing_rows: bool = False) -> None:
     check.floating(name, value)
     check.shape(name, value, (None, None))
+    if value.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one row, got shape {list(value.shape)}")
     bad = ~value.isfinite().all(dim=1)
     if missing_rows:
         bad &= ~value.isnan().all(dim=1)

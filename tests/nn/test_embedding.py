@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
@@ -68,6 +69,9 @@ def test_code_centres_start_the_table() -> None:
         table, centres / centres.abs().max() / math.sqrt(CHANNELS), check_stride=False
     )
     assert table.requires_grad
+    computed = CodeCentres(centres.requires_grad_() * 1)  # of a graph that is no copy's business
+    copied = copy.deepcopy(NodeEmbedding(SCHEMA, {**SIZES, "image": computed}, CHANNELS, 8))
+    assert torch.equal(copied.table("image"), table)
     assert embedding(GRAPH).shape == (GRAPH.num_nodes, CHANNELS)
 
 
@@ -158,6 +162,11 @@ def test_a_batch_without_a_modality_is_valid() -> None:
             lambda: CodeCentres(torch.tensor([[math.nan]])),
             ValueError,
             "centres[0]: expected finite numbers, got [nan]",
+        ),
+        (
+            lambda: CodeCentres(torch.empty(0, 4)),
+            ValueError,
+            "centres: expected at least one row, got shape [0, 4]",
         ),
         (
             lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": 3}, 4, 8)(GRAPH),
