@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -388,11 +387,10 @@ def test_builders_pickle_and_show_themselves() -> None:
 def test_building_starts_no_thread() -> None:
     builder = SequenceGraphBuilder(SCHEMA, CODES)
     builder(HISTORIES)
-    before = set(os.listdir("/proc/self/task")), threading.active_count()
+    before = set(os.listdir("/proc/self/task"))
     for _ in range(3):
         builder(HISTORIES * 100)
-    after = set(os.listdir("/proc/self/task")), threading.active_count()
-    assert after == before
+    assert set(os.listdir("/proc/self/task")) <= before  # another test's may end meanwhile
 
 
 FLAT_MASK = torch.ones(10, dtype=torch.bool)
