@@ -19,6 +19,12 @@ def instance(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}")
 
 
+def device(name: str, value: Any) -> None:
+    """A device and no type: what moves integers must not turn them into other numbers."""
+    if isinstance(value, bool) or not isinstance(value, torch.device | str | int):
+        raise TypeError(f"{name}: expected a device, got {type(value).__name__} {value!r}")
+
+
 def boolean(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__} {value!r}")
@@ -39,7 +45,9 @@ def heads(channels: int, heads: int) -> None:
         raise ValueError(f"heads: expected a divisor of channels {channels}, got {heads}")
 
 
-def probability(name: str, value: float) -> None:
+def probability(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a probability, got {type(value).__name__} {value!r}")
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name}: expected a probability in [0, 1), got {value}")
 

@@ -123,8 +123,8 @@ class SequenceGraphBuilder:
                 codes: ``[steps, k]``, with any ``k``.
 
         What is given per step follows the histories as given, before ``max_length`` cuts them:
-        all steps, history after history, in one tensor or list (padding left out), or in the form
-        of the histories: a list with one entry per history, ``[B, L, ...]`` for a padded batch.
+        all steps, history after history, in one tensor (padding left out), or in the form of the
+        histories: a list with one entry per history, ``[B, L, ...]`` for a padded batch.
 
         Returns:
             The graph, on the CPU.
@@ -303,7 +303,10 @@ class SequenceGraphBuilder:
 
 def _codes_table(name: str, codes: Any) -> Tensor:
     check.integers(name, codes, (None, None))
-    table: Tensor = codes.detach().to("cpu", torch.int64).contiguous()
+    # A copy: codes that change later must not change in one of the builder's two tables alone.
+    table: Tensor = codes.detach().to(
+        "cpu", torch.int64, copy=True, memory_format=torch.contiguous_format
+    )
     _check_codes(name, table)
     return table
 

@@ -25,6 +25,7 @@ Metric = Literal["cosine", "euclidean"]
 _FORMAT = "mmgraph.ModalityCodebook"
 _VERSION = 1
 _BATCH = 1024  # rows a step of mini-batch k-means sees
+_SEEDS = 1 << 32  # scikit-learn's seeds are below
 _STARTS = 3  # k-means++ draws, of which the best on a sample is taken
 _PASSES = 20  # over all rows, at most
 _TOLERANCE = 1e-3  # a pass that lowers the mean squared distance by less than this is the last
@@ -124,6 +125,8 @@ class ModalityCodebook:
         if components is not None:
             check.positive("components", components)
         check.positive("seed", seed, least=0)
+        if seed >= _SEEDS:
+            raise ValueError(f"seed: expected less than 2**32, got {seed}")
         check.boolean("progress", progress)
         self.num_codes = num_codes
         self.k = k
@@ -542,7 +545,7 @@ def _cluster(
     starts = []
     for start in range(_STARTS):
         progress.say(f"k-means++, start {start + 1} of {_STARTS}")
-        centres, _ = kmeans_plusplus(sample, num_codes, random_state=seed + start)
+        centres, _ = kmeans_plusplus(sample, num_codes, random_state=(seed + start) % _SEEDS)
         _, distance = pairwise_distances_argmin_min(sample, centres)
         starts.append((float((distance.astype(np.float64) ** 2).sum()), start, centres))
     model = MiniBatchKMeans(

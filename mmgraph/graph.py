@@ -67,7 +67,8 @@ class EdgeSet:
             TypeError: if a tensor does not hold integers.
             ValueError: if a shape does not fit or an index is out of range.
         """
-        sources, targets = (num_nodes,) * 2 if isinstance(num_nodes, int) else num_nodes
+        both = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
+        sources, targets = both
         check.positive("num_nodes", sources, least=0)
         check.positive("num_nodes", targets, least=0)
         check.integers("edge_index", edge_index, (2, None))
@@ -140,6 +141,7 @@ class EdgeSet:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> EdgeSet:
         """The same edges on another device."""
+        check.device("device", device)
         return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> EdgeSet:
@@ -548,6 +550,7 @@ class SequenceGraph:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SequenceGraph:
         """The same graph on another device (``type_ptr`` stays on the CPU)."""
+        check.device("device", device)
         return _map_tensors(self, lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> SequenceGraph:

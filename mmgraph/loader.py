@@ -102,9 +102,18 @@ def _target(number: int, target: Any) -> int:
     return int(value)
 
 
+def _given(number: int, key: str, value: Any) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(
+            f"samples[{number}][{key!r}]: expected a mapping from modalities, "
+            f"got {type(value).__name__}"
+        )
+    return value or {}
+
+
 def _per_history(parts: list[Mapping[str, Any]], key: str) -> dict[str, list[Any]] | None:
     """What the samples bring per step: a list over histories for each modality named."""
-    given = [part.get(key) or {} for part in parts]
+    given = [_given(number, key, part.get(key)) for number, part in enumerate(parts)]
     found: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for own in given for name in own):
         found[name] = []

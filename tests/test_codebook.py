@@ -230,6 +230,11 @@ def test_integers_and_tensors_that_require_gradients():
     assert torch.equal(ModalityCodebook(4).fit_transform(tracked).codes, expected)
 
 
+def test_the_largest_seed_fits():
+    book = ModalityCodebook(5, seed=2**32 - 1).fit(dense())
+    assert book.centres.shape == (5, 12)
+
+
 def test_the_seed_decides_everything():
     features = dense(400)
     runs = [ModalityCodebook(12, 2, components=5, seed=s).fit(features) for s in (3, 3, 4)]
@@ -394,6 +399,7 @@ def test_a_changed_file_is_refused(tmp_path, change, words):
         ({"num_codes": 5, "components": 0}, ValueError, "components: expected at least 1, got 0"),
         ({"num_codes": 5, "progress": None}, TypeError, "progress: expected a bool"),
         ({"num_codes": 5, "seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+        ({"num_codes": 5, "seed": 2**32}, ValueError, r"seed: expected less than 2\*\*32, got 42"),
     ],
 )
 def test_wrong_arguments(arguments, error, words):

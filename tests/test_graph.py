@@ -112,6 +112,7 @@ class TestEdgeSet:
                 ValueError,
                 r"edge_index\[1\]\[0\]: expected 0 to 0, got 1",
             ),
+            ((torch.tensor([[0], [0]]), 2.0), TypeError, "num_nodes: expected an int, got float 2"),
             ((torch.tensor([[0], [0]]), -1), ValueError, "num_nodes: expected at least 0, got -1"),
             (
                 (torch.tensor([[0], [0]]), 1, torch.tensor([-1])),
@@ -451,6 +452,12 @@ class TestCopies:
         assert graph.edges.transpose.edge_id.device.type == "meta"
         assert graph.type_ptr.device.type == "cpu"
         assert repr(graph).endswith("meta)")
+
+    def test_numbers_stay_integers(self) -> None:
+        graph = draw_graph(0)
+        for moved in (graph, graph.edges):
+            with pytest.raises(TypeError, match=r"device: expected a device, got dtype torch.fl"):
+                moved.to(torch.float64)  # type: ignore[arg-type]
 
     @pytest.mark.gpu
     def test_to_the_gpu_and_back(self) -> None:

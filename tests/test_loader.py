@@ -128,6 +128,11 @@ def test_collators_pickle_and_show_themselves() -> None:
             ValueError,
             r"samples\[1\]: expected codes\['text'\], which other samples bring",
         ),
+        (
+            [([1], 2), {"history": [1], "target": 2, "present": torch.tensor([True])}],
+            TypeError,
+            r"samples\[1\]\['present'\]: expected a mapping from modalities, got Tensor",
+        ),
         ([([99], 1)], ValueError, r"histories\[0\], step 0: expected an item from 0 to 19"),
     ],
 )

@@ -7,19 +7,15 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-import mmgraph
-from examples.mmsr import checkpoint
+from examples.mmsr import checkpoint, gate
 from examples.mmsr.baselines import judge_baselines
 from examples.mmsr.describe import describe
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import table
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
-from examples.mmsr.protocol import Instances, split
+from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing, recommend
 from examples.mmsr.train import TrainingConfig, claim, fit
-from mmgraph import plot
 
 GENERATED = GenerateConfig()
 NODES = NodesConfig(num_codes=GENERATED.codes)
@@ -71,25 +67,5 @@ def demo(
     print(listing(recommend(loaded, history, top=5), names))
 
     picture = folder / "fusion_order.png"
-    draw_fusion_order(loaded, parts.test[:512], picture)
+    gate.draw(loaded, parts.test[:512], picture)
     print(f"\nmodel: {saved}\npicture: {picture}\n{time.perf_counter() - began:.0f} s in all")
-
-
-def draw_fusion_order(model: MMSR, instances: Instances, path: Path) -> None:
-    """Draw in which order a trained model's nodes fuse, over some histories."""
-    import matplotlib.pyplot as plt
-
-    graph, gates = gate_weights(model, instances)
-    axes = plot.fusion_order(graph, gates)
-    axes.get_figure().savefig(path, dpi=150)
-    plt.close(axes.get_figure())
-
-
-def gate_weights(
-    model: MMSR, instances: Instances
-) -> tuple[mmgraph.SequenceGraph, list[torch.Tensor]]:
-    """The graph of some histories, and each layer's gate weights ``[N, 2]`` on it."""
-    graph = model.prepare(instances)
-    with torch.inference_mode():
-        _, gates = model.encoder(model.embedding(graph), graph, return_gates=True)
-    return graph, gates

@@ -10,18 +10,19 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from examples.mmsr import gate
 from examples.mmsr.baselines import judge_baselines
-from examples.mmsr.demo import MODEL, NODES, TRAINING, gate_weights
+from examples.mmsr.demo import MODEL, NODES, TRAINING
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.model import MMSR, make_nodes
-from examples.mmsr.protocol import Instances, split
+from examples.mmsr.protocol import split
 from examples.mmsr.train import fit, write_json
-from mmgraph import reached_nodes
 
 
 def dial(
@@ -40,12 +41,13 @@ def dial(
         invasive: whether the second pass aggregates the first's result.
         seeds: each draws its own data and weights.
     """
-    settings = list(itertools.product(layers, invasive, dials, seeds))
+    # Seeds are the outer loop, so that an unfinished experiment has whole rows of fewer seeds.
+    settings = list(itertools.product(seeds, layers, invasive, dials))
     records = [run(Path(out), *setting) for setting in tqdm(settings, desc="dial", unit="run")]
     print(report(records))
 
 
-def run(out: Path, layers: int, invasive: bool, dial: float, seed: int) -> dict[str, Any]:
+def run(out: Path, seed: int, layers: int, invasive: bool, dial: float) -> dict[str, Any]:
     """One setting's record: the gate where it reaches the loss, and metrics on the test steps."""
     folder = out / f"layers{layers}-{'invasive' if invasive else 'plain'}-dial{dial:g}-seed{seed}"
     done = folder / "gate.json"
@@ -57,66 +59,57 @@ def run(out: Path, layers: int, invasive: bool, dial: float, seed: int) -> dict[
     config = replace(MODEL, layers=layers, invasive=invasive)
     nodes = make_nodes(data, NODES, config.channels)
     training = replace(TRAINING, seed=seed, progress=False)
-    model, record = fit(lambda: MMSR(data.num_items, nodes, config), parts, training, folder)
+    model, _ = fit(lambda: MMSR(data.num_items, nodes, config), parts, training, folder)
     found = {
         "layers": layers,
         "invasive": invasive,
         "dial": dial,
         "seed": seed,
-        "gate": read_gates(model, parts.test),
-        "test": record["test"],
+        "gate": gate.read(model, parts.test),
+        "test": gate.forced(model, parts.test),
         "baselines": judge_baselines(parts.train, data.num_items, parts.test),
     }
     write_json(done, found)
     return found
 
 
-def read_gates(model: MMSR, instances: Instances) -> list[dict[str, float]]:
-    """Each layer's weight on homogeneous first, over the nodes whose gate reaches the readout.
-
-    Args:
-        model: with a gate in every layer, behind the ``last`` readout.
-        instances: whose graphs to read.
-
-    Returns:
-        Per layer, first to last: the ``mean`` and standard deviation (``spread``) over nodes.
-    """
-    graph, gates = gate_weights(model, instances)
-    read = []
-    for weights, reached in zip(gates, reached_nodes(graph, len(gates)), strict=True):
-        first = weights[reached, 0]
-        read.append({"mean": float(first.mean()), "spread": float(first.std(correction=0))})
-    return read
-
-
 def report(records: Iterable[dict[str, Any]]) -> str:
-    """A markdown table: a row per setting and dial, seeds side by side."""
-    lines = [
-        "| layers | invasive | dial | homogeneous first, last layer: each seed | mean | "
-        "HR@20 MMSR | Markov | popularity |",
-        "|---:|---|---:|---|---:|---:|---:|---:|",
+    """A markdown table: a row per setting and dial, means over seeds, the gate of each seed."""
+    columns = [
+        "layers",
+        "invasive",
+        "dial",
+        "weight of homogeneous first, each seed",
+        "mean",
+        "HR@20, gate as trained",
+        "only homogeneous first",
+        "only heterogeneous first",
+        "Markov",
+        "self, homogeneous first",
+        "self, heterogeneous first",
     ]
-
-    def setting(record: dict[str, Any]) -> tuple[int, bool, float]:
-        return record["layers"], record["invasive"], record["dial"]
-
-    for (layers, invasive, dial_), group in itertools.groupby(
-        sorted(records, key=setting), key=setting
-    ):
+    lines = [f"| {' | '.join(columns)} |", "|---:|---|---:|---|" + "---:|" * 7]
+    settings = ("layers", "invasive", "dial")
+    ordered = sorted(records, key=itemgetter(*settings))
+    for (layers, invasive, share), group in itertools.groupby(ordered, key=itemgetter(*settings)):
         runs = list(group)
-        gates = [record["gate"][-1]["mean"] for record in runs]
-        hits = [
-            statistics.mean(hr)
-            for hr in (
-                [record["test"]["HR@20"] for record in runs],
-                [record["baselines"]["Markov"]["HR@20"] for record in runs],
-                [record["baselines"]["popularity"]["HR@20"] for record in runs],
+        gates = [run["gate"]["mean"] for run in runs]
+        means = [
+            f"{statistics.mean(values):.{digits}f}"
+            for digits, values in (
+                (2, gates),
+                *(
+                    (1, [run["test"][order]["HR@20"] for run in runs])
+                    for order in ("gate", "homogeneous-first", "heterogeneous-first")
+                ),
+                (1, [run["baselines"]["Markov"]["HR@20"] for run in runs]),
+                *(
+                    (2, [run["gate"][f"self, {order}"] for run in runs])
+                    for order in ("homogeneous-first", "heterogeneous-first")
+                ),
             )
         ]
-        lines.append(
-            f"| {layers} | {'yes' if invasive else 'no'} | {dial_:g} | "
-            f"{', '.join(f'{gate:.2f}' for gate in gates)} | {statistics.mean(gates):.2f} | "
-            + " | ".join(f"{hit:.1f}" for hit in hits)
-            + " |"
-        )
+        each = ", ".join(f"{value:.2f}" for value in gates)
+        kind = "yes" if invasive else "no"
+        lines.append(f"| {layers} | {kind} | {share:g} | {each} | {' | '.join(means)} |")
     return "\n".join(lines)

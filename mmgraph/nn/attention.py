@@ -43,6 +43,7 @@ class _TypedAttention(Module, Generic[Scores]):
         self._owns_value = value is None
         if value is None:
             value = Parameter(torch.empty(schema.num_types, channels, channels, **factory))
+        check.instance("value", value, Parameter)
         check.shape("value", value, (schema.num_types, channels, channels), "types, in, out")
         self.value = value
 
@@ -131,7 +132,9 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
         channels: size of a node's state.
         schema: node types and relations.
         heads: number of heads, a divisor of ``channels``.
-        value: the value matrices of another attention, to share them; its own by default.
+        value: the value matrices of another attention, to share them; its own by default. Like
+            any tied parameters, they come apart in ``to_empty`` and in
+            ``load_state_dict(assign=True)``: tie them again afterwards.
         negative_slope: slope of the LeakyReLU.
         dropout: probability of dropping an edge's weight in training.
         device: of the parameters.
@@ -186,12 +189,13 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
 
     def project_scores(self, score_state: Tensor, graph: SequenceGraph) -> Tensor:
         """``W_V,t s``: ``[N, channels]`` to ``[N, heads, channels / heads]``."""
-        return self._project(score_state, self.value, graph)
+        return self.project_values(score_state, graph)
 
     def attend(
         self, scores: Tensor, values: Tensor, graph: SequenceGraph, return_attention: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Score the projected states, and sum the projected values by the weights."""
+        check.boolean("return_attention", return_attention)
         relation = self.relation if self._row is None else self.relation[self._row]
         return self._attend(scores, scores, values, graph.homogeneous, relation, return_attention)
 
@@ -216,7 +220,9 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
         channels: size of a node's state.
         schema: node types and relations.
         heads: number of heads, a divisor of ``channels``.
-        value: the value matrices of another attention, to share them; its own by default.
+        value: the value matrices of another attention, to share them; its own by default. Like
+            any tied parameters, they come apart in ``to_empty`` and in
+            ``load_state_dict(assign=True)``: tie them again afterwards.
         negative_slope: slope of the LeakyReLU.
         dropout: probability of dropping an edge's weight in training.
         device: of the parameters.
@@ -273,5 +279,6 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
         return_attention: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Score queries against keys, and sum the projected values by the weights."""
+        check.boolean("return_attention", return_attention)
         query, key = scores
         return self._attend(query, key, values, graph.heterogeneous, None, return_attention)

@@ -33,10 +33,10 @@ class CodeCentres:
 
     def __init__(self, centres: Tensor) -> None:
         _finite_matrix("centres", centres)
-        self.centres = centres
+        self.centres = centres.detach()
 
 
-class FrozenFeatures(Module):
+class FrozenFeatures:
     r"""Says that a modality's nodes are fixed feature vectors behind a learned projection.
 
     .. math::
@@ -46,19 +46,17 @@ class FrozenFeatures(Module):
     codes. A row of NaN is a missing vector, which must not be a node (code -1); it embeds as zeros.
 
     Args:
-        features: ``[num_rows, width]``; kept as a buffer outside of ``state_dict``.
+        features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
+            ``state_dict``.
 
     Raises:
         TypeError: if the features are not floating-point numbers.
         ValueError: if they are not a matrix, or a row is neither finite nor missing as a whole.
     """
 
-    features: Tensor
-
     def __init__(self, features: Tensor) -> None:
-        super().__init__()
         _finite_matrix("features", features, missing_rows=True)
-        self.register_buffer("features", features.nan_to_num(0.0), persistent=False)
+        self.features = features.detach().nan_to_num(0.0)
 
 
 class NodeEmbedding(Module):
@@ -122,9 +120,9 @@ class NodeEmbedding(Module):
         factory = Factory(device=device, dtype=dtype)
         self.schema, self.channels, self.max_length = schema, channels, max_length
         self.tables = ModuleDict(
-            {m: _table(m, tables[m], channels, factory) for m in schema.modalities}
+            {_key(m): _table(m, tables[m], channels, factory) for m in schema.modalities}
         )
-        self._num_ids = tuple(self._tables[m].num_ids for m in schema.modalities)
+        self._num_ids = tuple(table.num_ids for table in self._tables.values())
         self.type_embedding = (
             Parameter(torch.empty(schema.num_types, channels, **factory)) if use_type else None
         )
@@ -152,7 +150,7 @@ class NodeEmbedding(Module):
             ValueError: if there is no such modality.
         """
         self.schema.type_id(modality)
-        rows: Tensor = self.tables[modality](None)
+        rows: Tensor = self.tables[_key(modality)](None)
         return rows
 
     def forward(self, graph: SequenceGraph) -> Tensor:
@@ -233,20 +231,29 @@ class _Learned(Module):
 class _Projected(Module):
     """Frozen rows behind a learned projection."""
 
+    features: Tensor
+
     def __init__(self, source: FrozenFeatures, channels: int, factory: Factory) -> None:
         super().__init__()
-        self.num_ids = source.features.shape[0]
-        self.source = source
-        self.projection = Linear(source.features.shape[1], channels, bias=False, **factory)
-        source.to(self.projection.weight.device, self.projection.weight.dtype)
+        self.num_ids, width = source.features.shape
+        self.projection = Linear(width, channels, bias=False, **factory)
+        features = source.features.to(self.projection.weight)
+        self.register_buffer("features", features, persistent=False)
 
     def reset_parameters(self) -> None:
         self.projection.reset_parameters()
 
     def forward(self, ids: Tensor | None) -> Tensor:
-        features = self.source.features
-        projected: Tensor = self.projection(features if ids is None else features[ids])
+        rows = self.features if ids is None else self.features[ids]
+        projected: Tensor = self.projection(rows)
         return projected
+
+
+def _key(modality: str) -> str:
+    """A modality's name as ModuleDict takes it: without a dot, and none of its own attributes."""
+    if "." in modality or hasattr(ModuleDict(), modality):
+        return ">" + modality.replace(".", ">")  # which stands in no other name
+    return modality
 
 
 def _table(
@@ -272,6 +279,8 @@ def _table(
 def _finite_matrix(name: str, value: Tensor, *, missing_rows: bool = False) -> None:
     check.floating(name, value)
     check.shape(name, value, (None, None))
+    if value.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one row, got shape {list(value.shape)}")
     bad = ~value.isfinite().all(dim=1)
     if missing_rows:
         bad &= ~value.isnan().all(dim=1)

@@ -28,14 +28,16 @@ def register_readout(name: str) -> Callable[[_R], _R]:
         A decorator that gives back what it decorates.
 
     Raises:
+        TypeError: if the name is not a string.
         ValueError: if the name is taken.
 
     Example:
-        >>> @register_readout("first")
-        ... class First(Module):
+        >>> @register_readout("sum")
+        ... class Sum(Module):
         ...     def forward(self, x, graph):
-        ...         return x[graph.step_node[graph.step_ptr[:-1]]]
+        ...         return aggregate(x.unsqueeze(1), graph.step_edges).squeeze(1)
     """
+    check.instance("name", name, str)
     if name in _READOUTS:
         raise ValueError(f"name: expected a new name, but {name!r} is registered already")
 
@@ -71,7 +73,7 @@ class Last(Module):
     """
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        return _over_steps(x, graph, weight=_is_recent(graph, 1).to(x.dtype))
+        return _last(x, graph)
 
 
 @register_readout("mean")
@@ -170,7 +172,7 @@ class SoftAttention(Module):
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
         check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
-        last = _over_steps(x, graph, weight=_is_recent(graph, 1).to(x.dtype))
+        last = _last(x, graph)
         steps, _ = graph.steps(self.step(x))
         per_step = self.last(last).index_select(0, graph.step_edges.centre)
         weight = self.score((per_step + steps).sigmoid()).squeeze(1)
@@ -179,6 +181,16 @@ class SoftAttention(Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
+
+
+def _last(x: Tensor, graph: SequenceGraph) -> Tensor:
+    """The row of each history's last step, and of no other: 0 times infinity is no zero."""
+    check.rows("x", x, graph.num_nodes, "one row per node")
+    first, end = graph.step_ptr[:-1], graph.step_ptr[1:]
+    if graph.step_node.shape[0] == 0:
+        return x.new_zeros(graph.num_graphs, *x.shape[1:])
+    nodes = graph.step_node.index_select(0, (end - 1).clamp(min=0))
+    return x.index_select(0, nodes).masked_fill((first == end).unsqueeze(1), 0)
 
 
 def _over_steps(

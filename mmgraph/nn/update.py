@@ -130,6 +130,8 @@ class AsynchronousUpdate(Module):
             raise ValueError("gate: expected a gate for order='both', got None")
         if gate is not None and order != "both":
             raise ValueError(f"gate: expected None for order={order!r}, which has one candidate")
+        if gate is not None and not callable(gate):
+            raise TypeError(f"gate: expected a module, got {type(gate).__name__}")
         check.boolean("invasive", invasive)
         self.homogeneous = homogeneous
         self.heterogeneous = heterogeneous
@@ -338,6 +340,16 @@ def _pair_of_passes(
     ):
         return _Pass(homogeneous, x, graph), _Pass(heterogeneous, x, graph)
     ho = _SteppedPass(homogeneous, x, graph, None)
-    matrix = getattr(homogeneous, "value", None)
-    shared = matrix is not None and matrix is getattr(heterogeneous, "value", None)
+    shared = _one_product(homogeneous, heterogeneous)
     return ho, _SteppedPass(heterogeneous, x, graph, ho.values if shared else None)
+
+
+def _one_product(a: Any, b: Any) -> bool:
+    """Whether both operators project values by the same matrices, in the same way."""
+    matrix = getattr(a, "value", None)
+    return (
+        matrix is not None
+        and matrix is getattr(b, "value", None)
+        and getattr(a, "heads", None) == getattr(b, "heads", None)
+        and getattr(type(a), "project_values", None) is getattr(type(b), "project_values", None)
+    )

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from examples import mmsr
 from examples.mmsr import checkpoint
 from examples.mmsr.__main__ import COMMANDS, main
 from examples.mmsr.data import read, write
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.recommend import listing, recommend
 
+RELEASED = Path(mmsr.__file__).parent / "released.yaml"
 TINY = [
     "--nodes.num_codes=4",
     "--model.channels=8",
@@ -101,6 +103,14 @@ def test_settings_from_a_file_and_from_the_command_line(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "layers: 3" in printed
     assert "heads: 4" in printed
+
+
+def test_the_released_setting_is_a_file(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", f"--config={RELEASED}", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "update: released" in printed
+    assert "metric: euclidean" in printed
 
 
 def test_recommend(trained, capsys):

@@ -143,6 +143,26 @@ def test_appended_relations_have_their_own_vector() -> None:
             "value: expected shape [3, 6, 6] (types, in, out), got [2, 6, 6]",
         ),
         (
+            lambda: HeterogeneousAttention(6, SCHEMA, value=torch.zeros(3, 6, 6)),
+            TypeError,
+            "value: expected a Parameter, got Tensor",
+        ),
+        (
+            lambda: HomogeneousAttention(6, SCHEMA, dropout="0.4"),
+            TypeError,
+            "dropout: expected a probability, got str '0.4'",
+        ),
+        (
+            lambda: HomogeneousAttention(6, SCHEMA).attend(X, X, GRAPH, return_attention=1),
+            TypeError,
+            "return_attention: expected a bool, got int 1",
+        ),
+        (
+            lambda: HeterogeneousAttention(6, SCHEMA).attend((X, X), X, GRAPH, 1),
+            TypeError,
+            "return_attention: expected a bool, got int 1",
+        ),
+        (
             lambda: HomogeneousAttention(6, SCHEMA)(torch.zeros(1, 6), torch.zeros(1, 6), GRAPH),
             ValueError,
             "x: expected shape [",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
@@ -68,6 +69,9 @@ def test_code_centres_start_the_table() -> None:
         table, centres / centres.abs().max() / math.sqrt(CHANNELS), check_stride=False
     )
     assert table.requires_grad
+    computed = CodeCentres(centres.requires_grad_() * 1)  # of a graph that is no copy's business
+    copied = copy.deepcopy(NodeEmbedding(SCHEMA, {**SIZES, "image": computed}, CHANNELS, 8))
+    assert torch.equal(copied.table("image"), table)
     assert embedding(GRAPH).shape == (GRAPH.num_nodes, CHANNELS)
 
 
@@ -96,6 +100,25 @@ def test_frozen_features_make_each_items_own_vector_its_node() -> None:
     assert not any("features" in name for name in embedding.state_dict())
     embedding(graph).sum().backward()
     assert embedding.tables["image"].projection.weight.grad is not None
+
+
+def test_frozen_features_serve_several_embeddings() -> None:
+    features = FrozenFeatures(torch.randn(NUM_CODES, 10))
+    tables = {**SIZES, "image": features}
+    single = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH)
+    double = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH, dtype=torch.float64)
+    assert single(GRAPH).dtype == torch.float32
+    assert double(GRAPH).dtype == torch.float64
+
+
+def test_modalities_may_be_named_like_attributes_of_a_module() -> None:
+    schema = mmgraph.GraphSchema(("items", "type", "a.b"))
+    embedding = NodeEmbedding(schema, {"items": 3, "type": 4, "a.b": 5}, CHANNELS, MAX_LENGTH)
+    again = NodeEmbedding(schema, {"items": 3, "type": 4, "a.b": 5}, CHANNELS, MAX_LENGTH)
+    again.load_state_dict(embedding.state_dict())
+    for modality, size in (("items", 3), ("type", 4), ("a.b", 5)):
+        assert embedding.table(modality).shape == (size, CHANNELS)
+        assert torch.equal(embedding.table(modality), again.table(modality))
 
 
 def test_a_batch_without_a_modality_is_valid() -> None:
@@ -139,6 +162,11 @@ def test_a_batch_without_a_modality_is_valid() -> None:
             lambda: CodeCentres(torch.tensor([[math.nan]])),
             ValueError,
             "centres[0]: expected finite numbers, got [nan]",
+        ),
+        (
+            lambda: CodeCentres(torch.empty(0, 4)),
+            ValueError,
+            "centres: expected at least one row, got shape [0, 4]",
         ),
         (
             lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": 3}, 4, 8)(GRAPH),

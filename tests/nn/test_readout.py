@@ -10,6 +10,7 @@ from drawn import draw_builder
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from mmgraph import SequenceGraph
 from mmgraph.nn import (
     Last,
     Max,
@@ -67,6 +68,15 @@ def test_readout_is_its_formula(name: str) -> None:
     assert gradcheck(lambda x: readout(x, GRAPH), x)
 
 
+def test_last_reads_the_last_step_alone() -> None:
+    x = torch.full((GRAPH.num_nodes, CHANNELS), torch.inf)
+    ends = GRAPH.step_node[GRAPH.step_ptr[1:][[0, 2, 3]] - 1]
+    x[ends] = torch.randn(3, CHANNELS)
+    out = Last()(x, GRAPH)
+    assert torch.equal(out[[0, 2, 3]], x[ends])
+    assert torch.equal(out[1], torch.zeros(CHANNELS))
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("histories", [[], [[]], [[], []]])
 def test_empty_histories_give_zeros(name: str, histories: list[list[int]]) -> None:
@@ -85,12 +95,21 @@ def test_readouts_resolve_by_name() -> None:
 
 
 def test_a_readout_of_ones_own() -> None:
-    @register_readout("test-first")
-    class First(torch.nn.Module):
-        def forward(self, x: Tensor, graph: object) -> Tensor:
-            return x[GRAPH.step_node[GRAPH.step_ptr[:-1]]]
+    @register_readout("test-scaled-mean")
+    class ScaledMean(Mean):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
 
-    assert isinstance(resolve_readout("test-first"), First)
+        def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
+            return self.scale * super().forward(x, graph)
+
+    x = torch.randn(GRAPH.num_nodes, CHANNELS)
+    readout = resolve_readout("test-scaled-mean", scale=3.0)
+    assert isinstance(readout, ScaledMean)
+    torch.testing.assert_close(readout(x, GRAPH), 3.0 * Mean()(x, GRAPH))
+    with pytest.raises(TypeError, match="name: expected a str, got type"):
+        register_readout(ScaledMean)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmgraph import SequenceGraph
-from mmgraph.nn import AsynchronousUpdate, GraphEncoder, SynchronousUpdate, UpdateGate
+from mmgraph.nn import (
+    AsynchronousUpdate,
+    GraphEncoder,
+    HeterogeneousAttention,
+    HomogeneousAttention,
+    SynchronousUpdate,
+    UpdateGate,
+)
 
 CHANNELS = 6
 ORDERS = ("both", "homogeneous-first", "heterogeneous-first")
@@ -84,6 +94,38 @@ def test_each_state_meets_each_matrix_once(
     assert counter.count == products
 
 
+class _Shifted(HomogeneousAttention):
+    """One with values of its own making."""
+
+    def project_values(self, value_state: Tensor, graph: SequenceGraph) -> Tensor:
+        return super().project_values(value_state, graph) + 1.0
+
+
+@pytest.mark.parametrize(("kind", "heads"), [(HomogeneousAttention, 2), (_Shifted, 1)])
+@pytest.mark.parametrize("order", ORDERS[1:])
+def test_shared_matrices_that_are_used_differently(
+    kind: type[HomogeneousAttention], heads: int, order: str, graph: SequenceGraph, x: Tensor
+) -> None:
+    he = HeterogeneousAttention(CHANNELS, SCHEMA)
+    ho = kind(CHANNELS, SCHEMA, heads, value=he.value)
+    first, second = (ho, he) if order == "homogeneous-first" else (he, ho)
+    expected = second(first(x, x, graph), x, graph)
+    torch.testing.assert_close(AsynchronousUpdate(ho, he, order=order)(x, graph), expected)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_share_as_the_original_does(again: Any, graph: SequenceGraph, x: Tensor) -> None:
+    update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    made = again(update)
+    assert torch.equal(made(x, graph), update(x, graph))
+    other = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    other.load_state_dict(update.state_dict())
+    assert torch.equal(other(x, graph), update(x, graph))
+    for copied in (made, other.double()):
+        assert copied.homogeneous.value is copied.heterogeneous.value
+        assert copied.homogeneous.value is not update.homogeneous.value
+
+
 def test_gate_weighs_two_candidates() -> None:
     gate = UpdateGate(CHANNELS)
     a, b = torch.randn(2, 5, CHANNELS)
@@ -136,6 +178,11 @@ def test_encoder_drops_channels_in_training_only(graph: SequenceGraph, x: Tensor
             lambda: AsynchronousUpdate(len, len, order="both"),
             ValueError,
             "gate: expected a gate for order='both', got None",
+        ),
+        (
+            lambda: AsynchronousUpdate(len, len, gate="soft"),
+            TypeError,
+            "gate: expected a module, got str",
         ),
         (
             lambda: AsynchronousUpdate(len, len, UpdateGate(2), "homogeneous-first"),
