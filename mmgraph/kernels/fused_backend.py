@@ -327,7 +327,11 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
 def _graph(edges: EdgeSet) -> tuple[Tensor | None, ...]:
     transpose = edges.transpose
-    assert transpose is not None
+    if transpose is None:
+        raise ValueError(
+            "edges: expected a transpose, which the fused backend's gradients are summed over, got "
+            "none; mmgraph.use_backend('torch') needs none"
+        )
     return (
         edges.ptr,
         edges.index,

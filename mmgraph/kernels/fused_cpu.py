@@ -139,14 +139,19 @@ def edge_attention_backward(
             *map(_relation_stride, (query, key, value)),
         )
         _run(kernel, ptr, arguments, _size(index, key, value), parts)
-        grad_weight = grad_weight.sum(0) if need_weight else nothing
-        grad_query = grad_query if need_query else nothing
+        if weight is not None:
+            grad_weight = grad_weight.sum(0)
         if need_key:
             grad_key = _sum(query, *transpose, grad_score, weight, like=key)
     if need_value:
         share = alpha if scale is None else alpha * scale
         grad_value = _sum(grad_out, *transpose, share, None, like=value)
-    return grad_query, grad_key, grad_value, grad_weight, grad_bias, grad_scale
+    gradients = (grad_query, grad_key, grad_value, grad_weight, grad_bias, grad_scale)
+    a, b, c, d, e, f = (
+        gradient if needed else value.new_empty(0)  # no two of them the same tensor
+        for gradient, needed in zip(gradients, needs, strict=True)
+    )
+    return a, b, c, d, e, f
 
 
 def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
@@ -220,7 +225,7 @@ def aggregate_backward(
     if reduce == "mean":
         grad = grad / ptr.diff().clamp(min=1).view(-1, 1, 1)
     edges = chosen if reduce == "max" else None
-    grad_value = grad_weight = value.new_empty(0)
+    grad_value, grad_weight = value.new_empty(0), value.new_empty(0)
     if needs[0]:
         transpose = t_ptr, t_index, t_edge, relation
         grad_value = _sum(grad, *transpose, weight, None, like=value, chosen=edges)
@@ -241,7 +246,7 @@ def aggregate_backward(
 
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
-    _check_types(x, weight=weight)
+    _check_same_type(x, weight=weight)
     bounds = ptr.tolist()
     if bounds != sorted(bounds) or bounds[0] != 0 or bounds[-1] != x.shape[0]:
         check.offsets("ptr", ptr, x.shape[0])
@@ -323,6 +328,10 @@ def _check_types(rows: Tensor, **others: Tensor | None) -> None:
             f"the fused backend on the CPU: expected float32 or float64, got {rows.dtype}; "
             "mmgraph.use_backend('torch') takes any floating-point type"
         )
+    _check_same_type(rows, **others)
+
+
+def _check_same_type(rows: Tensor, **others: Tensor | None) -> None:
     for name, tensor in others.items():
         if tensor is not None and tensor.dtype != rows.dtype:
             raise TypeError(

@@ -120,7 +120,6 @@ def edge_attention_backward(
         grad_alpha, relation, relation_weight, edge_scale
     )
     transpose: _Transpose = (t_ptr.contiguous(), t_index.contiguous(), t_edge.contiguous())
-    nothing = alpha.new_empty(0)
     need_query, need_key, need_value, need_weight, need_bias, need_scale = needs
     grad_query = _like(query) if need_query else None
     grad_key = _like(key) if need_key else None
@@ -184,7 +183,9 @@ def edge_attention_backward(
         _gather_sums(*transpose, relation, by_score, None)
         _gather_sums(*transpose, relation, None, by_alpha)
     gradients = (grad_query, grad_key, grad_value, grad_weight, grad_bias, grad_scale)
-    a, b, c, d, e, f = (nothing if gradient is None else gradient for gradient in gradients)
+    a, b, c, d, e, f = (
+        value.new_empty(0) if gradient is None else gradient for gradient in gradients
+    )
     return a, b, c, d, e, f
 
 
@@ -279,7 +280,7 @@ def aggregate_backward(
     """Gradients of value and weight, without numbers where not needed."""
     heads, channels = value.shape[-2:]
     edges = chosen if reduce == "max" else None
-    grad_value = grad_weight = value.new_empty(0)
+    grad_value, grad_weight = value.new_empty(0), value.new_empty(0)
     if needs[0]:
         grad_value = _like(value)
         degree = ptr if reduce == "mean" else None

@@ -73,6 +73,8 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
 
 def _softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
+    if scores.numel() == 0:  # torch-scatter divides by sizes
+        return torch_backend.edge_softmax(scores, edges)
     scatter, _ = _packages()
     highest = scatter.segment_csr(scores.detach(), edges.ptr, reduce="max")
     exponential = (scores - highest.index_select(0, edges.centre)).exp()
@@ -84,7 +86,9 @@ def _softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
 def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
     scatter, spmm = _packages()
     transpose = edges.transpose
-    if value.dim() == 4 or transpose is None:
+    if value.numel() == 0 or edges.num_edges == 0:  # both packages divide by sizes
+        return torch_backend.aggregate(value, edges, weight, "sum")
+    if value.dim() == 4 or transpose is None:  # torch-sparse has no rows per relation
         messages = torch_backend.rows_at(value, edges.index, edges)
         if weight is not None:
             messages = messages * weight.unsqueeze(-1)
@@ -99,16 +103,15 @@ def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
     if weight is None:
         return product(None, value.flatten(1)).view(-1, *value.shape[1:])
     heads = zip(weight.unbind(1), value.unbind(1), strict=True)
-    sums = [product(factors.contiguous(), rows) for factors, rows in heads]
-    return torch.stack(sums, 1) if sums else value.new_zeros(edges.num_centres, 0, value.shape[2])
+    return torch.stack([product(factors.contiguous(), rows) for factors, rows in heads], 1)
 
 
 def _max(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
     scatter, _ = _packages()
     given = [value] if weight is None else [value, weight]
-    if not all(
-        bool(tensor.isfinite().all()) for tensor in given
-    ):  # NaN is not larger than any number: torch-scatter passes it over
+    finite = all(bool(tensor.isfinite().all()) for tensor in given)
+    # NaN is not larger than any number: torch-scatter passes it over.
+    if not finite or value.numel() == 0 or edges.num_edges == 0:
         return torch_backend.aggregate(value, edges, weight, "max")
     messages = torch_backend.rows_at(value, edges.index, edges)
     if weight is not None:
@@ -122,21 +125,24 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.save_for_backward(tensor)
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        final: Tensor = _Final.apply(grad)
+        final: Tensor = _Final.apply(grad, *ctx.saved_tensors)
         return final
 
 
 class _Final(torch.autograd.Function):
+    """A gradient, of which PyTorch knows by the tensor that it may be derived once more."""
+
     @staticmethod
-    def forward(ctx: Any, grad: Tensor) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, tensor: Tensor) -> Tensor:
         return grad.view_as(grad)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Any:
         raise NotImplementedError(
             "the scatter backend has no second derivatives; mmgraph.use_backend('torch') has them"
         )
