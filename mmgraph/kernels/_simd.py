@@ -80,18 +80,21 @@ def _literals(*values: Any) -> bool:
 
 @intrinsic
 def array(typing: Any, address: Any, dtype: Any) -> Any:
-    """The numbers at an address, as a one-dimensional array without an end."""
+    """The numbers at an address, as a one-dimensional array.
+
+    Its length is not known, and given as 0: Numba would add it to negative indices, of which there
+    are none, and need not do so for each number read.
+    """
     kind = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         made = context.make_array(kind)(context, builder)
         data = builder.inttoptr(args[0], made.data.type)
         size = context.get_abi_sizeof(context.get_value_type(kind.dtype))
-        endless = ir.Constant(_INT, 2**62)
         context.populate_array(
             made,
             data=data,
-            shape=cgutils.pack_array(builder, [endless]),
+            shape=cgutils.pack_array(builder, [ir.Constant(_INT, 0)]),
             strides=cgutils.pack_array(builder, [ir.Constant(_INT, size)]),
             itemsize=ir.Constant(_INT, size),
             meminfo=None,
