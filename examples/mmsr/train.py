@@ -41,6 +41,7 @@ class TrainingConfig:
         clip: the largest norm of the gradient, 0 for any.
         seed: of weights, order and dropout.
         workers: processes that build graphs; 0 builds them in the training process.
+        threads: PyTorch's threads; 0 leaves them as they are.
         progress: whether to draw a progress bar.
     """
 
@@ -53,6 +54,7 @@ class TrainingConfig:
     clip: float = 0.0
     seed: int = 0
     workers: int = 0
+    threads: int = 0
     progress: bool = True
 
 
@@ -293,6 +295,8 @@ def fit(
         chose, ``test`` metrics and the median ``seconds_per_epoch``.
     """
     out = Path(out)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     history = search(make, split, config, out / "search", extra)
     chosen = max(history, key=lambda row: row["MRR"])
     model = refit(make, split, config, out / "refit", int(chosen["steps"]), extra)
