@@ -119,11 +119,13 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(setting, tmp_path, m
         return {name: value for name, value in row.items() if name != "seconds"}
 
     assert again["test"] == record["test"]
+    done, _ = fit(*arguments, tmp_path / "stopped", setting.extra)  # trains no further
     for phase, expected in rows.items():
         found = torch.load(tmp_path / "stopped" / phase / "last.ckpt", weights_only=True)
         assert list(map(without_times, found["history"])) == list(map(without_times, expected))
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+        assert torch.equal(done.state_dict()[name], value), name
 
 
 def test_early_stopping(setting, tmp_path):
