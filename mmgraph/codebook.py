@@ -294,9 +294,11 @@ class ModalityCodebook:
         """
         with open(path, "rb") as file:
             try:
+                # NumPy takes any other file for a pickle, and says how to load it all the same.
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("it is no zip archive")
+                file.seek(0)
                 archive = np.load(file, allow_pickle=False)
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds a single array")
                 arrays = {name: archive[name] for name in archive.files}
             except _UNREADABLE as error:
                 raise _not_a_codebook(path, f"truncated, damaged or no .npz: {error}") from error

@@ -348,14 +348,14 @@ def test_a_damaged_file_is_refused(tmp_path):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "other"
     path.write_text("hello")
-    with pytest.raises(ValueError, match=r"is not a saved ModalityCodebook: .* no \.npz"):
+    with pytest.raises(ValueError, match=r"is not a saved ModalityCodebook: .* no \.npz.*no zip"):
         ModalityCodebook.load(path)
     torch.save({"weight": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="is not a saved ModalityCodebook"):
         ModalityCodebook.load(path)
     with open(path, "wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(ValueError, match="it holds a single array"):
+    with pytest.raises(ValueError, match=r"is not a saved ModalityCodebook: .* no \.npz"):
         ModalityCodebook.load(path)
     with open(path, "wb") as file:
         np.savez(file, centres=np.ones(3))

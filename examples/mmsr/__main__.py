@@ -78,10 +78,10 @@ def train(
         "training": asdict(training),
     }
     found = _data(data, sequences, modalities, generated)
-    claim(out, settings, resume)
     parts = split(found)
     print(described(found, parts), flush=True)
     made = make_nodes(found, nodes, model.channels)
+    claim(out, settings, resume)  # last, so that a wrong input leaves no folder behind
     fitted, record = fit(
         lambda: MMSR(found.num_items, made, model),
         parts,

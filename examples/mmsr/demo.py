@@ -20,7 +20,9 @@ from examples.mmsr.train import TrainingConfig, claim, fit
 GENERATED = GenerateConfig()
 NODES = NodesConfig(num_codes=GENERATED.codes)
 MODEL = ModelConfig(channels=64, dropout=0.2, attention_dropout=0.0)
-TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=3)
+# One thread: its matrices are small, and two that wait for each other on a busy machine took four
+# times as long.
+TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=3, threads=1)
 
 
 def demo(

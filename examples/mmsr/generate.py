@@ -53,7 +53,7 @@ class GenerateConfig:
     codes: int = 12
     noise: float = 0.1
     missing: float = 0.1
-    width: int = 64
+    width: int = 128
     blur: float = 0.3
     seed: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -10,24 +11,24 @@ from torch import Tensor, nn
 from examples.mmsr.protocol import Instances
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """Histories to scores of every item: products of a history's vector and the items'.
 
     A model says how instances become its input, in the loader, and how the two kinds of vector are
-    made; anything whose scores are not such products overrides :meth:`forward`.
+    made.
     """
 
+    @abstractmethod
     def prepare(self, instances: Instances) -> Any:
         """The input for some instances; called in the loader, on the CPU."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, inputs: Any) -> Tensor:
         """One vector per history, ``[B, channels]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def item_vectors(self) -> Tensor:
         """One vector per item of the catalogue, ``[num_items, channels]``."""
-        raise NotImplementedError
 
     def forward(self, inputs: Any) -> Tensor:
         """Scores of every item after each history, ``[B, num_items]``."""

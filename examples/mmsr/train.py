@@ -41,6 +41,7 @@ class TrainingConfig:
         clip: the largest norm of the gradient, 0 for any.
         seed: of weights, order and dropout.
         workers: processes that build graphs; 0 builds them in the training process.
+        threads: PyTorch's threads; 0 leaves them as they are.
         progress: whether to draw a progress bar.
     """
 
@@ -53,6 +54,7 @@ class TrainingConfig:
     clip: float = 0.0
     seed: int = 0
     workers: int = 0
+    threads: int = 0
     progress: bool = True
 
 
@@ -252,6 +254,24 @@ class Fitting(L.LightningModule):
         self.history = saved["history"]
 
 
+class StopAfter(L.Callback):
+    """Ends training after so many steps, also inside an epoch.
+
+    Lightning's own ``max_steps`` makes its loops count in steps, and a run that counts in steps
+    does not begin its next epoch properly when it goes on from a checkpoint.
+
+    Args:
+        steps: of the optimiser, since the very first.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step >= self.steps:
+            trainer.should_stop = True
+
+
 def fit(
     make: Callable[[], Recommender],
     split: Split,
@@ -275,6 +295,8 @@ def fit(
         chose, ``test`` metrics and the median ``seconds_per_epoch``.
     """
     out = Path(out)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     history = search(make, split, config, out / "search", extra)
     chosen = max(history, key=lambda row: row["MRR"])
     model = refit(make, split, config, out / "refit", int(chosen["steps"]), extra)
@@ -303,7 +325,7 @@ def search(
         return rows
     stop = EarlyStopping("MRR", mode="max", patience=config.patience)
     fitting, _ = _run(
-        make, split.fit.prefixes(), split.validation, config, out, extra, [stop], config.epochs, -1
+        make, split.fit.prefixes(), split.validation, config, out, extra, [stop], config.epochs
     )
     write_json(done, fitting.history)
     return fitting.history
@@ -318,7 +340,9 @@ def refit(
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> Recommender:
     """Train on the whole train parts for so many steps; the model in evaluation mode."""
-    _, model = _run(make, split.train.prefixes(), None, config, out, extra, [], -1, steps)
+    prefixes = split.train.prefixes()
+    epochs = -(-steps // -(-len(prefixes) // config.batch_size))
+    _, model = _run(make, prefixes, None, config, out, extra, [StopAfter(steps)], epochs)
     return model.eval()
 
 
@@ -330,8 +354,7 @@ def _run(
     out: Path,
     extra: Callable[[Recommender], dict[str, Any]],
     callbacks: list[L.Callback],
-    max_epochs: int,
-    max_steps: int,
+    epochs: int,
 ) -> tuple[Fitting, Recommender]:
     """One call of Lightning's trainer, from the last finished epoch where there is one."""
     torch.manual_seed(config.seed)
@@ -348,8 +371,7 @@ def _run(
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
-        max_epochs=max_epochs,
-        max_steps=max_steps,
+        max_epochs=epochs,
         callbacks=[*callbacks, keep],
         logger=[csv, board],
         gradient_clip_val=config.clip or None,
