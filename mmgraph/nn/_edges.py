@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor
-from torch.nn import Module
 from torch.nn import functional as F
 
 from mmgraph.graph import EdgeSet, SequenceGraph
@@ -24,7 +23,13 @@ def select_edges(graph: SequenceGraph, edges: str) -> EdgeSet:
     return chosen
 
 
-def edge_dropout(block: Module, like: Tensor, edges: EdgeSet) -> Tensor | None:
+class _Dropping(Protocol):
+    training: bool
+    dropout: float
+    heads: int
+
+
+def edge_dropout(block: _Dropping, like: Tensor, edges: EdgeSet) -> Tensor | None:
     """A dropout mask ``[E', heads]`` by the block's ``dropout``; none outside of training."""
     if not block.training or block.dropout == 0.0:
         return None

@@ -88,7 +88,7 @@ class RGAT(Module):
         check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
         projected = x @ self.weight
         query, key = additive(projected @ self.query, projected @ self.key)
-        value = projected.unflatten(-1, (self.heads, self.channels // self.heads))
+        value = projected.view(*projected.shape[:2], self.heads, self.channels // self.heads)
         edges = select_edges(graph, self.edges)
         out = edge_attention(
             query,
