@@ -37,6 +37,14 @@ def positive(name: str, value: Any, *, least: int = 1) -> None:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
+def heads(channels: int, heads: int) -> None:
+    """Channels can be split evenly over the heads."""
+    positive("channels", channels)
+    positive("heads", heads)
+    if channels % heads:
+        raise ValueError(f"heads: expected a divisor of channels {channels}, got {heads}")
+
+
 def probability(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a probability, got {type(value).__name__} {value!r}")

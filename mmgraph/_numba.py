@@ -51,6 +51,28 @@ class Compiled:
         return result
 
 
+def callback(function: Callable[[int], None], purpose: str) -> Any:
+    """Compile a function of one integer to one of C's, cached as :class:`Compiled` is.
+
+    Args:
+        function: the Python function; what it raises is lost.
+        purpose: what is compiled, in words, for the log.
+
+    Returns:
+        A function of :mod:`ctypes`, which releases the GIL when called.
+    """
+    import numba
+    from numba.core import event
+
+    with event.install_listener("numba:run_pass", _announcement(purpose)):
+        try:
+            compiled = numba.cfunc("void(int64)", cache=True, error_model="numpy")(function)
+        except (OSError, RuntimeError) as error:
+            _log.debug("no compiled code on disk for %s: %s", purpose, error)
+            compiled = numba.cfunc("void(int64)", error_model="numpy")(function)
+    return compiled.ctypes
+
+
 _announced: set[str] = set()
 
 

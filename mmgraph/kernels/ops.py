@@ -60,10 +60,13 @@ def edge_attention(
     divides by :math:`\sqrt{C_k}`. A centre without neighbours gets zeros. With ``query`` and
     ``key`` of two channels, :math:`(a_i, 1)` and :math:`(1, b_j)`, it is GAT's additive score.
 
+    Query, key and value may each have a row per relation, read at the edge's relation:
+    :math:`q_{r_{ij} i}`, :math:`k_{r_{ij} j}`, :math:`v_{r_{ij} j}`.
+
     Args:
-        query: ``[num_centres, H, C_k]``.
-        key: ``[num_neighbours, H, C_k]``.
-        value: ``[num_neighbours, H, C_v]``.
+        query: ``[num_centres, H, C_k]``, or ``[R, num_centres, H, C_k]``.
+        key: ``[num_neighbours, H, C_k]``, or ``[R, num_neighbours, H, C_k]``.
+        value: ``[num_neighbours, H, C_v]``, or ``[R, num_neighbours, H, C_v]``.
         edges: who attends to whom.
         relation_weight: ``[R, H, C_k]``, a vector per relation, as in MMSR's Eq. 12.
         negative_slope: slope of the LeakyReLU; without it the score is taken as it is.
@@ -76,28 +79,25 @@ def edge_attention(
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if shapes do not fit, or the edges' relations do not fit ``relation_weight``.
+        ValueError: if shapes do not fit, or the edges' relations do not fit an argument's.
     """
     check.instance("edges", edges, EdgeSet)
     check.boolean("return_weights", return_weights)
-    check.shape("query", query, (edges.num_centres, None, None), "centres, heads, channels")
-    heads, channels = query.shape[1:]
     sources = edges.num_neighbours
-    check.shape("key", key, (sources, heads, channels), "neighbours, heads, channels of query")
-    check.shape("value", value, (sources, heads, None), "neighbours, heads, channels")
+    _check_rows("query", query, edges, (edges.num_centres, None, None), "centres, heads, channels")
+    heads, channels = query.shape[-2:]
+    _check_rows(
+        "key", key, edges, (sources, heads, channels), "neighbours, heads, channels of query"
+    )
+    _check_rows("value", value, edges, (sources, heads, None), "neighbours, heads, channels")
     if relation_weight is not None:
         check.shape("relation_weight", relation_weight, (None, heads, channels))
-        if edges.relation is None:
-            raise ValueError("edges: expected relations, as relation_weight is given, got none")
-        if edges.num_relations > relation_weight.shape[0]:
-            raise ValueError(
-                f"relation_weight: expected at least {edges.num_relations} relations, "
-                f"got {relation_weight.shape[0]}"
-            )
+        _check_relations("relation_weight", relation_weight, edges)
     for name, per_edge in (("edge_bias", edge_bias), ("edge_scale", edge_scale)):
         if per_edge is not None:
             check.shape(name, per_edge, (edges.num_edges, heads), "edges, heads")
-    out, weights = backend().edge_attention(
+    chosen = backend(query, key, value, relation_weight, edge_bias, edge_scale, edges=edges)
+    out, weights = chosen.edge_attention(
         query, key, value, edges, relation_weight, negative_slope, edge_bias, edge_scale
     )
     return (out, weights) if return_weights else out
@@ -122,7 +122,7 @@ def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
     """
     check.instance("edges", edges, EdgeSet)
     check.shape("scores", scores, (edges.num_edges, None), "edges, heads")
-    out: Tensor = backend().edge_softmax(scores, edges)
+    out: Tensor = backend(scores).edge_softmax(scores, edges)
     return out
 
 
@@ -141,7 +141,8 @@ def aggregate(
     gets the gradient. A centre without neighbours gets zeros.
 
     Args:
-        value: ``[num_neighbours, H, C]``.
+        value: ``[num_neighbours, H, C]``, or ``[R, num_neighbours, H, C]``, read at the edge's
+            relation.
         edges: the edges.
         weight: ``[E', H]``, or ``[E']`` for all heads alike; 1 by default.
         reduce: ``"sum"``, ``"mean"`` or ``"max"``.
@@ -151,19 +152,22 @@ def aggregate(
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if a shape does not fit or ``reduce`` is unknown.
+        ValueError: if a shape does not fit, the edges' relations do not fit the value's, or
+            ``reduce`` is unknown.
     """
     check.instance("edges", edges, EdgeSet)
-    check.shape("value", value, (edges.num_neighbours, None, None), "neighbours, heads, channels")
+    _check_rows(
+        "value", value, edges, (edges.num_neighbours, None, None), "neighbours, heads, channels"
+    )
     if reduce not in ("sum", "mean", "max"):
         raise ValueError(f"reduce: expected 'sum', 'mean' or 'max', got {reduce!r}")
-    heads = value.shape[1]
+    heads = value.shape[-2]
     if weight is not None:
         check.instance("weight", weight, Tensor)
         if weight.dim() == 1:
             weight = weight.unsqueeze(1).expand(-1, heads)
         check.shape("weight", weight, (edges.num_edges, heads), "edges, heads")
-    out: Tensor = backend().aggregate(value, edges, weight, reduce)
+    out: Tensor = backend(value, weight, edges=edges).aggregate(value, edges, weight, reduce)
     return out
 
 
@@ -183,13 +187,35 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if shapes do not fit, or ``ptr`` is not on the CPU or does not run from 0 to N.
+        ValueError: if shapes do not fit, or ``ptr`` is not on the CPU or does not rise from 0 to N.
     """
     check.shape("x", x, (None, None), "rows, in")
     check.shape("weight", weight, (None, x.shape[1], None), "segments, in, out")
     check.instance("ptr", ptr, Tensor)
     if ptr.device.type != "cpu":
         raise ValueError(f"ptr: expected a tensor on the CPU, got one on {ptr.device}")
-    check.offsets("ptr", ptr, x.shape[0], weight.shape[0])
-    out: Tensor = backend().segment_matmul(x, ptr, weight)
+    check.shape("ptr", ptr, (weight.shape[0] + 1,), "segments and one more")
+    out: Tensor = backend(x, weight).segment_matmul(x, ptr, weight)
     return out
+
+
+def _check_rows(
+    name: str, rows: Tensor, edges: EdgeSet, shape: tuple[int | None, ...], meaning: str
+) -> None:
+    """Rows of nodes, or of relations and nodes."""
+    check.instance(name, rows, Tensor)
+    if rows.dim() == 4:
+        check.shape(name, rows, (None, *shape), f"relations, {meaning}")
+        _check_relations(name, rows, edges)
+    else:
+        check.shape(name, rows, shape, meaning)
+
+
+def _check_relations(name: str, given: Tensor, edges: EdgeSet) -> None:
+    """What is given has something for each relation of the edges."""
+    if edges.relation is None:
+        raise ValueError(f"edges: expected relations, as {name} is given per relation, got none")
+    if edges.num_relations > given.shape[0]:
+        raise ValueError(
+            f"{name}: expected at least {edges.num_relations} relations, got {given.shape[0]}"
+        )

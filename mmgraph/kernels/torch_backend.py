@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgraph import _checks as check
 from mmgraph.graph import EdgeSet
 
 
@@ -19,6 +22,22 @@ def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
     return exponential / total.index_select(0, edges.centre)
 
 
+def edge_scores(
+    query: Tensor,
+    key: Tensor,
+    edges: EdgeSet,
+    relation_weight: Tensor | None,
+    negative_slope: float | None,
+) -> Tensor:
+    """The scores before the bias, [E', H]."""
+    products = rows_at(query, edges.centre, edges) * rows_at(key, edges.index, edges)
+    if relation_weight is not None:
+        assert edges.relation is not None
+        products = products * relation_weight.index_select(0, edges.relation)
+    scores = products.sum(-1)
+    return scores if negative_slope is None else F.leaky_relu(scores, negative_slope)
+
+
 def edge_attention(
     query: Tensor,
     key: Tensor,
@@ -29,13 +48,7 @@ def edge_attention(
     edge_bias: Tensor | None,
     edge_scale: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    products = query.index_select(0, edges.centre) * key.index_select(0, edges.index)
-    if relation_weight is not None:
-        assert edges.relation is not None
-        products = products * relation_weight.index_select(0, edges.relation)
-    scores = products.sum(-1)
-    if negative_slope is not None:
-        scores = F.leaky_relu(scores, negative_slope)
+    scores = edge_scores(query, key, edges, relation_weight, negative_slope)
     if edge_bias is not None:
         scores = scores + edge_bias
     alpha = edge_softmax(scores, edges)
@@ -44,7 +57,7 @@ def edge_attention(
 
 
 def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str) -> Tensor:
-    messages = value.index_select(0, edges.index)
+    messages = rows_at(value, edges.index, edges)
     if weight is not None:
         messages = messages * weight.unsqueeze(-1)
     if reduce == "max":
@@ -56,10 +69,18 @@ def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str)
 
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
-    bounds = ptr.tolist()
+    check.offsets("ptr", ptr, x.shape[0])
     return torch.cat(
-        [x[a:b] @ w for a, b, w in zip(bounds[:-1], bounds[1:], weight.unbind(), strict=True)]
+        [x[a:b] @ w for (a, b), w in zip(pairwise(ptr.tolist()), weight.unbind(), strict=True)]
     )
+
+
+def rows_at(rows: Tensor, node: Tensor, edges: EdgeSet) -> Tensor:
+    """A row per edge: the node's, or the node's for the edge's relation."""
+    if rows.dim() == 3:
+        return rows.index_select(0, node)
+    assert edges.relation is not None
+    return rows.flatten(0, 1).index_select(0, edges.relation * rows.shape[1] + node)
 
 
 def _sum_by_centre(messages: Tensor, edges: EdgeSet) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
-from torch.nn import functional as F
 
 from mmgraph import _checks as check
 from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.kernels import edge_attention, segment_matmul
+from mmgraph.nn._edges import edge_dropout
 from mmgraph.nn._init import Factory, uniform_
 from mmgraph.schema import GraphSchema
 
@@ -35,11 +35,8 @@ class _TypedAttention(Module, Generic[Scores]):
         factory: Factory,
     ) -> None:
         super().__init__()
-        check.positive("channels", channels)
+        check.heads(channels, heads)
         check.instance("schema", schema, GraphSchema)
-        check.positive("heads", heads)
-        if channels % heads:
-            raise ValueError(f"heads: expected a divisor of channels {channels}, got {heads}")
         check.probability("dropout", dropout)
         self.channels, self.schema, self.heads = channels, schema, heads
         self.negative_slope, self.dropout = negative_slope, dropout
@@ -92,9 +89,6 @@ class _TypedAttention(Module, Generic[Scores]):
         relation_weight: Tensor | None,
         return_attention: bool,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        scale = None
-        if self.training and self.dropout > 0.0:
-            scale = F.dropout(value.new_ones(edges.num_edges, self.heads), self.dropout)
         out, alpha = edge_attention(
             query,
             key,
@@ -102,7 +96,7 @@ class _TypedAttention(Module, Generic[Scores]):
             edges,
             relation_weight=relation_weight,
             negative_slope=self.negative_slope,
-            edge_scale=scale,
+            edge_scale=edge_dropout(self, value, edges),
             return_weights=True,
         )
         out = out.flatten(1)

@@ -155,13 +155,8 @@ class NodeEmbedding(Module):
 
     def forward(self, graph: SequenceGraph) -> Tensor:
         self._check(graph)
-        bounds = graph.type_ptr.tolist()
-        rows = [
-            table(graph.node_id[a:b])
-            for table, a, b in zip(self._tables.values(), bounds[:-1], bounds[1:], strict=True)
-        ]
         weights = list(torch.split(self.weight, self.channels, dim=1))
-        x = F.linear(torch.cat(rows), weights.pop(0))
+        x = F.linear(self._rows(graph), weights.pop(0))
         if self.type_embedding is not None:
             x = x + F.linear(self.type_embedding, weights.pop(0)).index_select(0, graph.node_type)
         if self.position_embedding is not None:
@@ -178,9 +173,25 @@ class NodeEmbedding(Module):
     def _tables(self) -> dict[str, _Learned | _Projected]:
         return cast("dict[str, _Learned | _Projected]", self.tables)
 
+    def _rows(self, graph: SequenceGraph) -> Tensor:
+        """Every node's row of its type's table."""
+        tables = self._tables.values()
+        if not torch.compiler.is_compiling():
+            bounds = graph.type_ptr.tolist()
+            ends = zip(tables, bounds[:-1], bounds[1:], strict=True)
+            return torch.cat([table(graph.node_id[a:b]) for table, a, b in ends])
+        # The slices' sizes would be compiled in: let every table be read for every node.
+        rows = self.weight.new_zeros(graph.num_nodes, self.channels)
+        for node_type, table in enumerate(tables):
+            mine = graph.node_type == node_type
+            rows = torch.where(mine.unsqueeze(1), table(graph.node_id.where(mine, 0)), rows)
+        return rows
+
     def _check(self, graph: SequenceGraph) -> None:
         if graph.schema != self.schema:
             raise ValueError(f"graph.schema: expected {self.schema}, got {graph.schema}")
+        if torch.compiler.is_compiling():  # a batch's bounds would be compiled in
+            return
         ids = zip(self.schema.modalities, self._num_ids, graph.id_bounds, strict=True)
         for modality, size, bound in ids:
             if bound > size:

@@ -121,8 +121,9 @@ def test_attention_has_first_and_second_derivatives() -> None:
             return_weights=True,
         )
 
-    assert gradcheck(attention, tuple(inputs.values()))
-    assert gradgradcheck(attention, tuple(inputs.values()))
+    with mmgraph.use_backend("torch"):
+        assert gradcheck(attention, tuple(inputs.values()))
+        assert gradgradcheck(attention, tuple(inputs.values()))
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -238,7 +239,7 @@ ROWS = torch.zeros(2, 1, 4)
         ),
         (
             lambda: kernels.edge_attention(ROWS, ROWS, ROWS, EDGES, relation_weight=ROWS),
-            "edges: expected relations, as relation_weight is given, got none",
+            "edges: expected relations, as relation_weight is given per relation, got none",
         ),
         (
             lambda: kernels.aggregate(ROWS, EDGES, reduce="median"),

@@ -1,52 +1,14 @@
-"""The compiled graph builder against a plain one of dictionaries and lists.
-
-    python -m benchmarks.builder
-
-Both make the same graph, tensor for tensor, which is checked before anything is timed. The
-workload is 512 histories of length clip(Geometric(1/8) + 1, 2, 50), items drawn with probability
-rank^-0.8 of 12,000, two further modalities with three codes each out of 30. The process restarts
-itself pinned to one thread, with an allocator that keeps its memory, without which page faults
-of fresh outputs decide the figures; `--default-allocator` shows those.
-"""
+"""A builder of dictionaries and lists that delivers what ours does, tensor for tensor."""
 
 from __future__ import annotations
 
-import argparse
-import gc
-import os
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import fields
 from itertools import chain, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmgraph import EdgeSet, GraphSchema, SequenceGraph, SequenceGraphBuilder
-
-THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-}
-
-
-def workload(
-    num_graphs: int = 512, seed: int = 0, num_items: int = 12_000, k: int = 3, num_codes: int = 30
-) -> tuple[GraphSchema, dict[str, Tensor], list[list[int]]]:
-    """A schema, the items' codes, and histories as lists."""
-    rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.geometric(1 / 8, num_graphs) + 1, 2, 50)
-    probability = np.arange(1, num_items + 1) ** -0.8
-    probability /= probability.sum()
-    histories = [rng.choice(num_items, n, p=probability).tolist() for n in lengths]
-    codes = {
-        name: torch.from_numpy(rng.integers(0, num_codes, (num_items, k)))
-        for name in ("image", "text")
-    }
-    return GraphSchema(("item", "image", "text")), codes, histories
+from mmgraph import EdgeSet, GraphSchema, SequenceGraph
 
 
 class DictionaryBuilder:
@@ -213,83 +175,3 @@ class DictionaryBuilder:
 
 def _tensor(numbers: list[int]) -> Tensor:
     return torch.from_numpy(np.array(numbers, np.int64))  # faster than torch.tensor
-
-
-def difference(a: SequenceGraph | EdgeSet, b: SequenceGraph | EdgeSet) -> str | None:
-    """The first field in which two graphs differ, by name."""
-    for field in fields(a):
-        x, y = getattr(a, field.name), getattr(b, field.name)
-        if isinstance(x, EdgeSet) and isinstance(y, EdgeSet):
-            inner = difference(x, y)
-            if inner is not None:
-                return f"{field.name}.{inner}"
-        elif isinstance(x, Tensor) and isinstance(y, Tensor):
-            if not torch.equal(x, y):
-                return field.name
-        elif x != y:
-            return field.name
-    return None
-
-
-def seconds(call: Callable[[], object], repeats: int) -> list[float]:
-    """Quartiles of one call's time, in a block of its own after warm-ups, as timeit without gc."""
-    for _ in range(3):
-        call()
-    times = []
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(repeats):
-            start = time.perf_counter()
-            result = call()
-            times.append(time.perf_counter() - start)
-            del result
-    finally:
-        gc.enable()
-    return list(np.percentile(times, [25, 50, 75]))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--histories", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=3, help="blocks per builder, in turn")
-    parser.add_argument("--default-allocator", action="store_true")
-    options = parser.parse_args()
-    wanted = THREADS if options.default_allocator else THREADS | ALLOCATOR
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        command = [sys.executable, "-m", "benchmarks.builder", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **wanted})
-    torch.set_num_threads(1)
-
-    schema, codes, histories = workload(options.histories, options.seed)
-    lengths = [len(history) for history in histories]
-    packed = np.concatenate(histories), np.concatenate([[0], np.cumsum(lengths)])
-    plain = DictionaryBuilder(schema, codes, max_length=50)
-    compiled = SequenceGraphBuilder(schema, codes, max_length=50)
-    graph = compiled(histories)
-    for other in (plain(histories), compiled(packed)):
-        field = difference(graph, other)
-        if field is not None:
-            raise SystemExit(f"the builders disagree on {field}")
-    print(graph)
-
-    names = ["dictionaries, from lists", "compiled, from lists", "compiled, (values, offsets)"]
-    calls: list[tuple[Callable[[], object], int]] = [
-        (lambda: plain(histories), 10),
-        (lambda: compiled(histories), 100),
-        (lambda: compiled(packed), 100),
-    ]
-    rounds = [[seconds(*call) for call in calls] for _ in range(options.rounds)]
-    print(f"{'milliseconds':30}{'q1':>9}{'median':>9}{'q3':>9}{'ratio':>8}")
-    for times in rounds:
-        for name, quartiles in zip(names, times, strict=True):
-            q1, median, q3 = (1e3 * t for t in quartiles)
-            ratio = times[0][1] / quartiles[1]
-            print(f"{name:30}{q1:9.2f}{median:9.2f}{q3:9.2f}{ratio:7.1f}x")
-    ratios = [times[0][1] / times[1][1] for times in rounds]
-    print(f"compiled against dictionaries, the median round, from lists: {np.median(ratios):.1f}x")
-
-
-if __name__ == "__main__":
-    main()

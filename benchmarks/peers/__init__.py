@@ -1,0 +1,1 @@
+"""Those we compare with, behind one adapter each, and our own backends."""

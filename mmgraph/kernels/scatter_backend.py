@@ -1,0 +1,163 @@
+"""torch-scatter's operations, and torch-sparse's for weighted sums: one tensor per edge and step.
+
+Both packages are built for the CPU or CUDA they were installed for. What they have no operation for
+is PyTorch's own. A centre's neighbours are sorted, so sums of numbers go segment by segment; sums
+of rows do not, as scattering them is faster. Second derivatives do not exist here.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmgraph.graph import EdgeSet
+from mmgraph.kernels import torch_backend
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why these functions cannot run here; ``None`` where they can."""
+    try:
+        _packages()
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed"
+    except Exception as error:  # built for another PyTorch, it fails in many ways
+        return f"torch-scatter or torch-sparse is broken ({type(error).__name__}: {error})"
+    return None
+
+
+def edge_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    edges: EdgeSet,
+    relation_weight: Tensor | None,
+    negative_slope: float | None,
+    edge_bias: Tensor | None,
+    edge_scale: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    query, key, value = map(_once, (query, key, value))
+    relation_weight, edge_bias, edge_scale = (
+        None if tensor is None else _once(tensor)
+        for tensor in (relation_weight, edge_bias, edge_scale)
+    )
+    scores = torch_backend.edge_scores(query, key, edges, relation_weight, negative_slope)
+    if edge_bias is not None:
+        scores = scores + edge_bias
+    alpha = _softmax(scores, edges)
+    weight = alpha if edge_scale is None else alpha * edge_scale
+    return _sum(value, edges, weight), alpha
+
+
+def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
+    return _softmax(_once(scores), edges)
+
+
+def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str) -> Tensor:
+    value = _once(value)
+    weight = None if weight is None else _once(weight)
+    if reduce == "max":
+        return _max(value, edges, weight)
+    total = _sum(value, edges, weight)
+    if reduce == "mean":
+        total = total / edges.ptr.diff().clamp(min=1).view(-1, 1, 1)
+    return total
+
+
+def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
+    return torch_backend.segment_matmul(_once(x), ptr, _once(weight))
+
+
+def _softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
+    if scores.numel() == 0:  # torch-scatter divides by sizes
+        return torch_backend.edge_softmax(scores, edges)
+    scatter, _ = _packages()
+    highest = scatter.segment_csr(scores.detach(), edges.ptr, reduce="max")
+    exponential = (scores - highest.index_select(0, edges.centre)).exp()
+    total = scatter.segment_csr(exponential, edges.ptr, reduce="sum")
+    alpha: Tensor = exponential / total.index_select(0, edges.centre)
+    return alpha
+
+
+def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
+    scatter, spmm = _packages()
+    transpose = edges.transpose
+    if value.numel() == 0 or edges.num_edges == 0:  # both packages divide by sizes
+        return torch_backend.aggregate(value, edges, weight, "sum")
+    if value.dim() == 4 or transpose is None:  # torch-sparse has no rows per relation
+        messages = torch_backend.rows_at(value, edges.index, edges)
+        if weight is not None:
+            messages = messages * weight.unsqueeze(-1)
+        total: Tensor = scatter.scatter_add(messages, edges.centre, 0, dim_size=edges.num_centres)
+        return total
+
+    def product(factors: Tensor | None, rows: Tensor) -> Tensor:
+        back = transpose.ptr, transpose.edge_id
+        out: Tensor = spmm(edges.centre, edges.ptr, edges.index, factors, *back, rows.contiguous())
+        return out
+
+    if weight is None:
+        return product(None, value.flatten(1)).view(-1, *value.shape[1:])
+    heads = zip(weight.unbind(1), value.unbind(1), strict=True)
+    return torch.stack([product(factors.contiguous(), rows) for factors, rows in heads], 1)
+
+
+def _max(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
+    scatter, _ = _packages()
+    given = [value] if weight is None else [value, weight]
+    finite = all(bool(tensor.isfinite().all()) for tensor in given)
+    # NaN is not larger than any number: torch-scatter passes it over.
+    if not finite or value.numel() == 0 or edges.num_edges == 0:
+        return torch_backend.aggregate(value, edges, weight, "max")
+    messages = torch_backend.rows_at(value, edges.index, edges)
+    if weight is not None:
+        messages = messages * weight.unsqueeze(-1)
+    largest: Tensor = scatter.scatter_max(messages, edges.centre, 0, dim_size=edges.num_centres)[0]
+    return largest
+
+
+class _Once(torch.autograd.Function):
+    """The same tensor, whose gradient has no gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.save_for_backward(tensor)
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        final: Tensor = _Final.apply(grad, *ctx.saved_tensors)
+        return final
+
+
+class _Final(torch.autograd.Function):
+    """A gradient, of which PyTorch knows by the tensor that it may be derived once more."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, tensor: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise NotImplementedError(
+            "the scatter backend has no second derivatives; mmgraph.use_backend('torch') has them"
+        )
+
+
+def _once(tensor: Tensor) -> Tensor:
+    once: Tensor = _Once.apply(tensor)
+    return once
+
+
+@functools.cache
+def _packages() -> tuple[Any, Any]:
+    """torch-scatter, and torch-sparse's product of a sparse matrix with a dense one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are written in TorchScript, which is deprecated
+        import torch_scatter
+        import torch_sparse  # noqa: F401  # it registers its operations
+    return torch_scatter, torch.ops.torch_sparse.spmm_sum
