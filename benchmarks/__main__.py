@@ -38,7 +38,7 @@ SUITES = {
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = _arguments()
     if options.worker:
         _work(options.suites, options.threads[0], options.smoke, options.json)
         return 0
@@ -52,7 +52,9 @@ def main() -> int:
     print(report.text(results["environment"], rows))
     if options.plots:
         print("\n".join(report.plots(rows, options.plots)))
-    ok = not any(row.status in ("wrong", "failed") for row in rows)
+    broken = [row for row in rows if row.status in ("wrong", "failed")]
+    print("\n".join(["", "## wrong or failed", "", *map(report.line, broken)] if broken else []))
+    ok = not broken
     if options.check:
         found = verdicts(rows)
         print(report.floors(found))
@@ -70,6 +72,8 @@ def _run(suites: list[str], threads: list[int] | None, smoke: bool) -> dict[str,
             usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
             jobs += [([suite], number) for number in threads or usable]
     results: dict[str, Any] = {"environment": environment(), "rows": []}
+    if smoke:
+        results["environment"]["sizes"] = "small: no time here means anything"
     with tempfile.TemporaryDirectory() as folder:
         for number, (names, count) in enumerate(jobs):
             out = Path(folder) / f"{number}.jsonl"
@@ -99,7 +103,7 @@ def _work(suites: list[str], threads: int, smoke: bool, out: Path) -> None:
                 print(report.line(row), file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description="Measure mmgraph and its peers."
     )
@@ -113,7 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots")
     parser.add_argument("--threads", type=int, nargs="+", help="by default each suite's own")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser
+    options = parser.parse_args()
+    for suite in options.suites:
+        if suite not in SUITES:
+            parser.error(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    return options
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ def table(rows: Sequence[Row]) -> str:
     lines: dict[str, dict[str, Row]] = {}
     for row in rows:
         lines.setdefault(row.formulation, {})[row.quantity] = row
+    if len(quantities) > len(lines):
+        return _by_quantity(quantities, lines)
     first = {
         quantity: next((r.median for r in rows if r.quantity == quantity and r.median), None)
         for quantity in quantities
@@ -54,17 +56,35 @@ def table(rows: Sequence[Row]) -> str:
         line.append(" / ".join(_number(row.first_call) for row in own if row.first_call))
         errors = [row.error for row in own if row.error is not None]
         line.append(f"{max(errors):.0e}" if errors else "")
-        line.append("; ".join(dict.fromkeys(row.detail for row in own if row.detail)))
+        line.append(_notes(own))
         body.append(line)
     return _markdown(_without_empty_columns(body))
 
 
+def _by_quantity(quantities: list[str], lines: dict[str, dict[str, Row]]) -> str:
+    """The same with a line per quantity, where these are many."""
+    body = [["", *lines]]
+    for quantity in quantities:
+        cells = [line.get(quantity) for line in lines.values()]
+        unit = next((_unit(row) for row in cells if row), "")
+        body.append([quantity + unit, *map(_quartiles, cells)])
+    notes = {name: _notes(cells.values()) for name, cells in lines.items()}
+    body.append(["note", *notes.values()])
+    return _markdown([line for line in body if any(line[1:])])
+
+
+def _notes(rows: Iterable[Row]) -> str:
+    return "; ".join(dict.fromkeys(row.detail for row in rows if row.detail))
+
+
 def floors(verdicts: Iterable[Verdict]) -> str:
-    body = [["floor", "of", "bound", "measured", "holds", "note"]]
+    body = [["floor", "of", "bound", "aim", "measured", "holds", "note"]]
     for v in verdicts:
-        bound = f"{'at most' if v.at_most else 'at least'} {v.bound:g}x"
+        bound = "" if v.bound is None else f"{'at most' if v.at_most else 'at least'} {v.bound:g}x"
+        aim = "" if v.aim is None else f"{v.aim:g}x"
         measured = "" if v.ratio is None else f"{v.ratio:.2f}x"
-        body.append([v.name, v.quantity, bound, measured, "yes" if v.holds else "NO", v.detail])
+        holds = "reported" if v.bound is None else "yes" if v.holds else "NO"
+        body.append([v.name, v.quantity, bound, aim, measured, holds, v.detail])
     return "\n## floors\n\n" + _markdown(body)
 
 

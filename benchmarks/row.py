@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.timing import Call, Effort, Scope, in_turn
 
 FORWARD, BOTH, CALL = "forward", "forward + backward", "call"
+WIDEST = "floats of the widest edge"
 
 
 @dataclass

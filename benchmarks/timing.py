@@ -20,7 +20,7 @@ class Effort:
     """How long a block lasts.
 
     Args:
-        warmups: calls before it.
+        warmups: calls before it; one of them that takes ``seconds`` is all.
         seconds: stop after so long,
         least: but not before so many calls,
         most: and at the latest after so many.
@@ -48,13 +48,14 @@ def once(call: Call) -> float:
 def block(call: Call, effort: Effort) -> list[float]:
     """Seconds of each call, in a block of calls to nothing else, after warm-ups."""
     with _without_collector():
-        first = once(call)
-        for _ in range(effort.warmups - 1 if first < 1 else 0):
-            once(call)
+        for _ in range(effort.warmups):
+            first = once(call)
+            if first > effort.seconds > 0:
+                return [first]  # long enough to be its own warm-up
         times: list[float] = []
         while len(times) < effort.least or sum(times) < effort.seconds:
             times.append(once(call))
-            if len(times) == effort.most or sum(times) > 10 * effort.seconds > 0:
+            if len(times) == effort.most:
                 break
     return times
 
@@ -90,5 +91,5 @@ def _cache_bytes() -> int:
         return 32 * 2**20
 
 
-FULL = Effort(warmups=3, seconds=1.5, least=5, most=200, cold=7, evicted=2 * _cache_bytes())
+FULL = Effort(warmups=3, seconds=1.0, least=5, most=200, cold=7, evicted=2 * _cache_bytes())
 SMOKE = Effort(warmups=1, seconds=0.0, least=2, most=2, cold=1, evicted=2**16)

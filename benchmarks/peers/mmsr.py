@@ -2,8 +2,9 @@
 
 It computes what mmgraph's `AsynchronousUpdate` does, gate and all, so that both can be compared.
 The passes are those of plain PyTorch or torch-scatter over edges, or the dense layout of the
-authors' code: every history padded to the largest one's nodes, scores from the products of all
-pairs, ``[batch, nodes, nodes, channels]``. What depends on the graph alone is made beforehand.
+authors' code: every history padded to the largest one's nodes, homogeneous scores from the products
+of all pairs, ``[batch, nodes, nodes, channels]``. What depends on the graph alone is made
+beforehand.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ class SparsePasses:
 
 
 class DensePasses:
-    """Over all pairs of a history's nodes, padded.
+    """Over all pairs of a history's nodes, padded, as the authors' code lays them out.
 
-    Args:
-        graph: the batch.
-        stored: whether the products of all pairs are stored, as in the authors' code; without,
-            scores are batched matrix products.
+    Its heterogeneous scores are batched matrix products; how the homogeneous ones are made is
+    ``scores``: ``"repeated"`` is the authors' way, both ends repeated over all pairs, multiplied,
+    and reduced once per relation; ``"stored"`` stores the products alone and reduces them once;
+    ``"bmm"`` weighs one end by each relation, so that nothing is stored per pair and channel.
     """
 
-    def __init__(self, graph: SequenceGraph, stored: bool = True) -> None:
-        self.stored = stored
+    def __init__(self, graph: SequenceGraph, scores: str) -> None:
+        self.scores = getattr(self, f"_{scores}")
         order = torch.argsort(graph.batch, stable=True)
         count = torch.bincount(graph.batch, minlength=graph.num_graphs)
         self.graphs, self.nodes = graph.num_graphs, int(count.max())
@@ -63,29 +64,40 @@ class DensePasses:
         self.slot = graph.batch * self.nodes + position
 
         def pairs(index: Tensor, centre: Tensor, fill: Tensor) -> Tensor:
-            dense = torch.zeros(self.graphs, self.nodes, self.nodes, dtype=fill.dtype)
+            dense = torch.full((self.graphs, self.nodes, self.nodes), -1)
             dense[graph.batch[centre], position[centre], position[index]] = fill
             return dense
 
         ho, he = graph.homogeneous, graph.heterogeneous
-        self.relation = pairs(ho.index, ho.centre, ho.relation).unsqueeze(-1)
-        self.inside = pairs(ho.index, ho.centre, torch.ones_like(ho.index, dtype=torch.bool))
-        self.between = pairs(he.index, he.centre, torch.ones_like(he.index, dtype=torch.bool))
+        self.relation = pairs(ho.index, ho.centre, ho.relation)
+        self.inside = self.relation >= 0
+        self.between = pairs(he.index, he.centre, he.relation) >= 0
 
     def homogeneous(self, state: Tensor, relation: Tensor, values: Tensor) -> Tensor:
-        padded = self._pad(state)
-        if self.stored:
-            by_relation = (padded.unsqueeze(2) * padded.unsqueeze(1)) @ relation.T
-        else:
-            weighted = padded.unsqueeze(1) * relation.unsqueeze(1)
-            by_relation = (weighted @ padded.unsqueeze(1).mT).permute(0, 2, 3, 1)
-        return self._attend(by_relation.gather(-1, self.relation).squeeze(-1), self.inside, values)
+        return self._attend(self.scores(self._pad(state), relation), self.inside, values)
 
     def heterogeneous(self, query: Tensor, key: Tensor, values: Tensor) -> Tensor:
-        query, key = self._pad(query), self._pad(key)
-        products = query.unsqueeze(2) * key.unsqueeze(1) if self.stored else None
-        scores = query @ key.mT if products is None else products.sum(-1)
-        return self._attend(scores, self.between, values)
+        return self._attend(self._pad(query) @ self._pad(key).mT, self.between, values)
+
+    def _repeated(self, x: Tensor, relation: Tensor) -> Tensor:
+        shape = (self.graphs, self.nodes, self.nodes, x.shape[-1])
+        centres = x.unsqueeze(2).expand(shape).contiguous()
+        neighbours = x.unsqueeze(1).expand(shape).contiguous()
+        products = centres * neighbours
+        scores = torch.zeros_like(self.relation, dtype=x.dtype)
+        for kind, vector in enumerate(relation.unbind()):
+            scores = torch.where(self.relation == kind, products @ vector, scores)
+        return scores
+
+    def _stored(self, x: Tensor, relation: Tensor) -> Tensor:
+        return self._by_relation((x.unsqueeze(2) * x.unsqueeze(1)) @ relation.T)
+
+    def _bmm(self, x: Tensor, relation: Tensor) -> Tensor:
+        weighted = x.unsqueeze(1) * relation.unsqueeze(1)
+        return self._by_relation((weighted @ x.unsqueeze(1).mT).permute(0, 2, 3, 1))
+
+    def _by_relation(self, scores: Tensor) -> Tensor:
+        return scores.gather(-1, self.relation.clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
     def _attend(self, scores: Tensor, mask: Tensor, values: Tensor) -> Tensor:
         weights = F.leaky_relu(scores, 0.1).masked_fill(~mask, -9e15).softmax(-1)

@@ -143,7 +143,9 @@ class SparseProduct(IndexAdd):
         if weight is None:
             weight = value.new_ones(edges.num_edges)
         shape = (edges.num_centres, value.shape[0])
-        matrix = torch.sparse_csr_tensor(edges.ptr, edges.index, weight, shape)
+        matrix = torch.sparse_csr_tensor(
+            edges.ptr, edges.index, weight, shape, check_invariants=False
+        )
         return torch.sparse.mm(matrix, value, reduce)
 
 

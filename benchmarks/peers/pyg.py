@@ -97,7 +97,8 @@ def _sparse_tensor(edges: EdgeSet) -> object:
 
 def _csr(edges: EdgeSet) -> Tensor:
     size = (edges.num_centres, edges.num_neighbours)
-    return torch.sparse_csr_tensor(edges.ptr, edges.index, torch.ones(edges.num_edges), size)
+    ones = torch.ones(edges.num_edges)
+    return torch.sparse_csr_tensor(edges.ptr, edges.index, ones, size, check_invariants=False)
 
 
 _FORMS: dict[str, Callable[[EdgeSet], Any]] = dict(

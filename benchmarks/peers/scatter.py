@@ -73,7 +73,7 @@ class ScatterSegment(ScatterIndex):
 
 
 class SparseMatmul(ScatterSegment):
-    """torch-scatter's segments for the scores, torch-sparse's matmul for the sum."""
+    """index_select for the rows, segments for the softmax, torch-sparse's matmul for the sum."""
 
     rows = (3, 5)
 
@@ -94,6 +94,9 @@ class SparseMatmul(ScatterSegment):
         self.matrix.storage.csr2csc()
         self.matrix.storage.colptr()
 
+    def centre_rows(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.edges.centre)
+
     def sum(self, value: Tensor, weight: Tensor | None = None) -> Tensor:
         matrix = self.matrix if weight is None else self.matrix.set_value(weight, layout="coo")
         total: Tensor = self.matmul(matrix, value, reduce="sum")
@@ -107,5 +110,5 @@ class SparseMatmul(ScatterSegment):
 SCATTER: dict[str, type[Steps]] = {
     "index": ScatterIndex,
     "segment": ScatterSegment,
-    "segment, torch-sparse for the sum": SparseMatmul,
+    "segment softmax, torch-sparse sum": SparseMatmul,
 }

@@ -30,7 +30,8 @@ def cases(settings: Settings) -> Iterator[Case]:
             continue
         chosen = small(workload) if settings.smoke else workload
         yield attention_pass(chosen, settings, HETEROGENEOUS)
-        yield attention_pass(chosen, settings, HOMOGENEOUS)
+        if workload.name != "large":
+            yield attention_pass(chosen, settings, HOMOGENEOUS)
         if workload.name == "paper":
             yield softmax(chosen, settings)
             yield weighted_sum(chosen, settings)

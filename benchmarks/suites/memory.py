@@ -10,18 +10,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.case import Case, Program, as_list, describe, status_of
-from benchmarks.row import Row, Settings
+from benchmarks.row import WIDEST, Row, Settings
 from benchmarks.suites.kernels import HETEROGENEOUS, HOMOGENEOUS, attention_pass
 from benchmarks.suites.propagation import layer
 from benchmarks.workloads import WORKLOADS, Workload, small
 from mmgraph import SequenceGraph
 
-KEPT, PER_EDGE, WIDEST, PEAK = (
-    "kept for backward",
-    "of it floats per edge",
-    "floats of the widest edge",
-    "peak of forward + backward",
-)
+KEPT, PER_EDGE = "kept for backward", "of it floats per edge"
+PEAK = "peak of forward + backward"
 
 
 def run(settings: Settings) -> Iterator[Row]:

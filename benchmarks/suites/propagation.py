@@ -74,8 +74,8 @@ def layer(workload: Workload, settings: Settings) -> Case:
             for variant, steps in ways.items()
         ]
 
-    def dense(variant: str, stored: bool, peak: tuple[int, int]) -> Formulation:
-        passes = partial(mmsr.DensePasses, graph, stored)
+    def dense(variant: str, scores: str, peak: tuple[int, int]) -> Formulation:
+        passes = partial(mmsr.DensePasses, graph, scores)
         return of("MMSR's dense layout", variant, passes, peak)
 
     tall = pairs * channels
@@ -94,8 +94,9 @@ def layer(workload: Workload, settings: Settings) -> Case:
             *sparse("torch-scatter", SCATTER),
             *eager,
             *compiled(eager[0], settings),
-            dense("all pairs stored", True, (2 * tall + 12 * pairs, 6 * tall + 24 * pairs)),
-            dense("scores by bmm", False, (12 * pairs, 24 * pairs)),
+            dense("as released", "repeated", (3 * tall + 12 * pairs, 10 * tall + 24 * pairs)),
+            dense("products stored", "stored", (tall + 12 * pairs, 5 * tall + 24 * pairs)),
+            dense("scores by bmm", "bmm", (24 * pairs, 48 * pairs)),
         ],
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,8 +25,10 @@ from mmgraph._numba import callback
 from mmgraph.kernels import _cpu_kernels as kernels
 
 
-def unavailable() -> None:
-    """Why these functions cannot run: whatever can be missing is imported with this file."""
+def unavailable() -> str | None:
+    """Why these functions cannot run here; ``None`` where they can."""
+    config: Any = numba.config
+    return "NUMBA_DISABLE_JIT is set" if config.DISABLE_JIT else None
 
 
 def edge_attention(
@@ -53,6 +56,7 @@ def edge_attention(
         edge_scale=edge_scale,
     )
     heads, key_channels, value_channels = key.shape[-2], key.shape[-1], value.shape[-1]
+    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     weight, bias, scale = map(_contiguous, (relation_weight, edge_bias, edge_scale))
     out = value.new_empty(ptr.shape[0] - 1, heads, value_channels)
@@ -97,6 +101,7 @@ def edge_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value, weight, bias and scale, without numbers where not needed."""
     heads, key_channels, value_channels = key.shape[-2], key.shape[-1], value.shape[-1]
+    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     grad_out = grad_out.contiguous()
     weight, scale, grad_alpha = map(_contiguous, (relation_weight, edge_scale, grad_alpha))
@@ -156,6 +161,7 @@ def edge_attention_backward(
 
 def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
     _check_types(scores)
+    (ptr,) = _integers(ptr=ptr)
     scores = scores.contiguous()
     alpha = torch.empty_like(scores)
     heads = scores.shape[1]
@@ -165,6 +171,7 @@ def edge_softmax(scores: Tensor, ptr: Tensor) -> Tensor:
 
 
 def edge_softmax_backward(grad: Tensor, alpha: Tensor, ptr: Tensor) -> Tensor:
+    (ptr,) = _integers(ptr=ptr)
     grad = grad.contiguous()
     grad_scores = torch.empty_like(alpha)
     heads = alpha.shape[1]
@@ -186,6 +193,7 @@ def aggregate(
 ) -> tuple[Tensor, Tensor]:
     """The centres' rows, and for a maximum the edge that gave each of their numbers."""
     _check_types(value, weight=weight)
+    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
     value, weight = value.contiguous(), _contiguous(weight)
     shape = (ptr.shape[0] - 1, *value.shape[-2:])
     integer = torch.int32 if value.dtype == torch.float32 else torch.int64
@@ -221,6 +229,7 @@ def aggregate_backward(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor]:
     """Gradients of value and weight, without numbers where not needed."""
+    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
     grad, value, weight = grad.contiguous(), value.contiguous(), _contiguous(weight)
     if reduce == "mean":
         grad = grad / ptr.diff().clamp(min=1).view(-1, 1, 1)
@@ -283,6 +292,7 @@ def _sum(
     chosen: Tensor | None = None,
 ) -> Tensor:
     """The gradient of `like`, whose rows are summed over the transposed edge set."""
+    ptr, index, edge = _integers(t_ptr=ptr, t_index=index, t_edge=edge)
     out = torch.zeros_like(like) if like.dim() == 4 else torch.empty_like(like)
     _sum_into(out, rows, ptr, index, edge, relation, share, weight, chosen, False)
     return out
@@ -340,6 +350,14 @@ def _check_same_type(rows: Tensor, **others: Tensor | None) -> None:
             )
 
 
+def _integers(**tensors: Any) -> list[Any]:
+    """The graph's integers as the kernels read them; their values are trusted."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != torch.int64:
+            raise TypeError(f"edges: expected {name} of torch.int64, got {tensor.dtype}")
+    return [_contiguous(tensor) for tensor in tensors.values()]
+
+
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -384,17 +402,14 @@ def _compiled(make: Callable[..., Any], *constants: Any) -> Any:
     return callback(make(*constants), "mmgraph's fused kernels")
 
 
-@functools.cache
-def _widest() -> int:
-    """As many float32 as fill half of the machine's vector registers: a row and what it adds up."""
-    from llvmlite import binding
-
-    return 128 if binding.get_host_cpu_features().get("avx512f") else 64
+# The longest vectors, of 512 bytes: half of AVX-512's registers. With AVX2's fewer registers it is
+# still the best length.
+_WIDEST = {torch.float32: 128, torch.float64: 64}
 
 
 def _width(channels: int, dtype: torch.dtype) -> tuple[int, int, int]:
     """A vector's width for so many channels, whether it is masked, whether one is enough."""
-    widest = _widest() if dtype == torch.float32 else _widest() // 2
+    widest = _WIDEST[dtype]
     for width in (4, 16, 32, 64, 128):
         if channels <= width <= widest:
             return width, int(channels < width), 1
@@ -439,8 +454,6 @@ def num_threads() -> int:
 
 @functools.cache
 def _numba_threads() -> int:
-    import numba
-
     config: Any = numba.config
     return int(config.NUMBA_NUM_THREADS)
 
@@ -482,7 +495,7 @@ def _openmp() -> Any:
         try:
             library = ctypes.CDLL(None if path is None else str(path))
             parallel = library.GOMP_parallel
-        except (OSError, AttributeError):
+        except (OSError, AttributeError, TypeError):  # the last one on Windows
             continue
         parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
         parallel.restype = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -20,6 +21,7 @@ from torch.autograd import gradcheck
 
 import mmgraph
 from mmgraph import EdgeSet, kernels
+from mmgraph._numba import callback
 from mmgraph.kernels import fused_backend, fused_cpu, scatter_backend
 
 needs_scatter = pytest.mark.skipif(
@@ -436,6 +438,13 @@ def test_as_many_threads_as_pytorch_and_numba_allow(monkeypatch: pytest.MonkeyPa
     assert fused_cpu.num_threads() == 1
 
 
+def test_first_use_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    made: dict[str, Any] = {}
+    exec("def function(task):\n    pass", made)  # without a file, beside which code is cached
+    callback(made["function"], "a function of the tests")(0)
+    assert "compiling a function of the tests, once" in caplog.text
+
+
 # Types, and which backend runs.
 
 
@@ -465,6 +474,18 @@ def test_fused_refuses_other_types() -> None:
         with pytest.raises(TypeError, match=r"key: expected torch\.float32, the type of the rows"):
             kernels.edge_attention(rows, rows.double(), rows, edges)
     assert kernels.aggregate(rows.half(), edges).dtype == torch.float16
+
+
+def test_edge_sets_made_by_hand() -> None:
+    edges, rows = draw_edges(4, 4, 9), torch.randn(4, 1, 2)
+    spread = torch.stack([edges.index, edges.index], 1)[:, 0]
+    assert not spread.is_contiguous()
+    expected = kernels.aggregate(rows, edges)
+    got = kernels.aggregate(rows, dataclasses.replace(edges, index=spread))
+    assert torch.equal(got, expected)
+    short = dataclasses.replace(edges, index=edges.index.int())
+    with pytest.raises(TypeError, match=r"edges: expected index of torch\.int64, got torch\.int32"):
+        kernels.aggregate(rows, short)
 
 
 def test_an_edge_set_that_is_a_transpose_runs() -> None:
