@@ -49,6 +49,7 @@ def forward_kernel(
     def forward(task: int) -> None:
         (
             parts,
+            order_,
             query_,
             key_,
             value_,
@@ -68,8 +69,8 @@ def forward_kernel(
             query_stride,
             key_stride,
             value_stride,
-        ) = arguments(task, 20)
-        cuts = array(task + 8 * 21, np.int64)
+        ) = arguments(task, 21)
+        cuts, order = array(task + 8 * 22, np.int64), array(order_, np.int64)
         query, key, value = array(query_, real), array(key_, real), array(value_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, weight = array(relation_, np.int64), array(weight_, real)
@@ -91,7 +92,8 @@ def forward_kernel(
             capacity = 0
             for tile in range(first, last, _TILE):
                 size = 0
-                for i in range(tile, min(tile + _TILE, last)):
+                for n in range(tile, min(tile + _TILE, last)):
+                    i = order[n] if order_ else n
                     size += (ptr[i + 1] - ptr[i] + _LANES - 1) // _LANES * _LANES
                 capacity = max(capacity, size * heads)
             # Each centre and head has a row of scores, as long as whole vectors are.
@@ -102,7 +104,8 @@ def forward_kernel(
                 end = min(tile + _TILE, last)
 
                 at = 0
-                for i in range(tile, end):
+                for n in range(tile, end):
+                    i = order[n] if order_ else n
                     begin = ptr[i]
                     degree = ptr[i + 1] - begin
                     for h in range(heads * (degree > 0)):
@@ -138,15 +141,16 @@ def forward_kernel(
                                     if score > top:
                                         top = score
                                 scores[row + e] = score
-                        tops[(i - tile) * heads + h] = top
+                        tops[(n - tile) * heads + h] = top
 
                 at = 0
-                for i in range(tile, end):
+                for n in range(tile, end):
+                    i = order[n] if order_ else n
                     degree = ptr[i + 1] - ptr[i]
                     for h in range(heads * (degree > 0)):
                         row = at
                         at += (degree + _LANES - 1) // _LANES * _LANES
-                        top_lanes = splat(tops[(i - tile) * heads + h], _LANES)
+                        top_lanes = splat(tops[(n - tile) * heads + h], _LANES)
                         sums = splat(zero, _LANES)
                         for e in range(row, at, _LANES):
                             lanes = exp(sub(load(scores, e, 0, _LANES, 0), top_lanes))
@@ -158,7 +162,8 @@ def forward_kernel(
                             store(scores, e, lanes, 0, _LANES, 0)
 
                 at = 0
-                for i in range(tile, end):
+                for n in range(tile, end):
+                    i = order[n] if order_ else n
                     begin = ptr[i]
                     degree = ptr[i + 1] - begin
                     for h in range(heads):
@@ -192,6 +197,7 @@ def backward_kernel(
     def backward(task: int) -> None:
         (
             parts,
+            order_,
             query_,
             key_,
             value_,
@@ -217,8 +223,8 @@ def backward_kernel(
             query_stride,
             key_stride,
             value_stride,
-        ) = arguments(task, 26)
-        cuts = array(task + 8 * 27, np.int64)
+        ) = arguments(task, 27)
+        cuts, order = array(task + 8 * 28, np.int64), array(order_, np.int64)
         query, key, value = array(query_, real), array(key_, real), array(value_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, weight = array(relation_, np.int64), array(weight_, real)
@@ -241,11 +247,13 @@ def backward_kernel(
             first, last = cuts[part], cuts[part + 1]
             grad_weight = array(grad_weight_ + part * weight_size, real)
             capacity = 0
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 capacity = max(capacity, ptr[i + 1] - ptr[i])
             grads = np.empty(capacity, real)
 
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 begin = ptr[i]
                 degree = ptr[i + 1] - begin
                 for h in range(heads):
@@ -325,6 +333,7 @@ def sum_kernel(
     def weighted_sum(task: int) -> None:
         (
             parts,
+            order_,
             rows_,
             ptr_,
             index_,
@@ -339,8 +348,8 @@ def sum_kernel(
             row_stride,
             out_stride,
             mean,
-        ) = arguments(task, 15)
-        cuts = array(task + 8 * 16, np.int64)
+        ) = arguments(task, 16)
+        cuts, order = array(task + 8 * 17, np.int64), array(order_, np.int64)
         rows, share, weight = array(rows_, real), array(share_, real), array(weight_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         edge, relation = array(edge_, np.int64), array(relation_, np.int64)
@@ -353,7 +362,8 @@ def sum_kernel(
         part = claim(task)
         while part < parts:
             first, last = cuts[part], cuts[part + 1]
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 begin, after = ptr[i], ptr[i + 1]
                 factor = one / real(after - begin) if mean and after > begin else one
                 for h in range(heads):
@@ -398,6 +408,7 @@ def product_kernel(
     def products(task: int) -> None:
         (
             parts,
+            order_,
             rows_,
             columns_,
             ptr_,
@@ -408,8 +419,8 @@ def product_kernel(
             heads_,
             channels,
             column_stride,
-        ) = arguments(task, 11)
-        cuts = array(task + 8 * 12, np.int64)
+        ) = arguments(task, 12)
+        cuts, order = array(task + 8 * 13, np.int64), array(order_, np.int64)
         rows, columns, out = array(rows_, real), array(columns_, real), array(out_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, chosen = array(relation_, np.int64), array(chosen_, real)
@@ -421,7 +432,8 @@ def product_kernel(
         part = claim(task)
         while part < parts:
             first, last = cuts[part], cuts[part + 1]
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 for h in range(heads):
                     for c in range(0, end, width):
                         left = channels - c
@@ -450,12 +462,13 @@ def softmax_kernel(real: Any, one_head: int) -> Callable[..., Any]:
     def softmax(task: int) -> None:
         (
             parts,
+            order_,
             scores_,
             ptr_,
             alpha_,
             heads_,
-        ) = arguments(task, 5)
-        cuts = array(task + 8 * 6, np.int64)
+        ) = arguments(task, 6)
+        cuts, order = array(task + 8 * 7, np.int64), array(order_, np.int64)
         scores, alpha = array(scores_, real), array(alpha_, real)
         ptr = array(ptr_, np.int64)
         heads = 1 if one_head else heads_
@@ -464,10 +477,12 @@ def softmax_kernel(real: Any, one_head: int) -> Callable[..., Any]:
         while part < parts:
             first, last = cuts[part], cuts[part + 1]
             capacity = 0
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 capacity = max(capacity, ptr[i + 1] - ptr[i])
             row = np.empty(capacity + _LANES, real)
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 begin = ptr[i]
                 degree = ptr[i + 1] - begin
                 for h in range(heads * (degree > 0)):
@@ -497,13 +512,14 @@ def softmax_backward_kernel(real: Any, one_head: int) -> Callable[..., Any]:
     def softmax_backward(task: int) -> None:
         (
             parts,
+            order_,
             grad_,
             alpha_,
             ptr_,
             grad_score_,
             heads_,
-        ) = arguments(task, 6)
-        cuts = array(task + 8 * 7, np.int64)
+        ) = arguments(task, 7)
+        cuts, order = array(task + 8 * 8, np.int64), array(order_, np.int64)
         grad, alpha = array(grad_, real), array(alpha_, real)
         grad_score, ptr = array(grad_score_, real), array(ptr_, np.int64)
         heads = 1 if one_head else heads_
@@ -511,7 +527,8 @@ def softmax_backward_kernel(real: Any, one_head: int) -> Callable[..., Any]:
         part = claim(task)
         while part < parts:
             first, last = cuts[part], cuts[part + 1]
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 begin, end = ptr[i] * heads, ptr[i + 1] * heads
                 for h in range(heads):
                     mean = zero
@@ -532,6 +549,7 @@ def max_kernel(
     def maximum(task: int) -> None:
         (
             parts,
+            order_,
             rows_,
             ptr_,
             index_,
@@ -542,8 +560,8 @@ def max_kernel(
             heads_,
             channels,
             row_stride,
-        ) = arguments(task, 11)
-        cuts = array(task + 8 * 12, np.int64)
+        ) = arguments(task, 12)
+        cuts, order = array(task + 8 * 13, np.int64), array(order_, np.int64)
         rows, share, out = array(rows_, real), array(share_, real), array(out_, real)
         ptr, index = array(ptr_, np.int64), array(index_, np.int64)
         relation, chosen = array(relation_, np.int64), array(chosen_, real)
@@ -555,7 +573,8 @@ def max_kernel(
         part = claim(task)
         while part < parts:
             first, last = cuts[part], cuts[part + 1]
-            for i in range(first, last):
+            for n in range(first, last):
+                i = order[n] if order_ else n
                 for h in range(heads):
                     for c in range(0, end, width):
                         left = channels - c

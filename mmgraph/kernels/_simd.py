@@ -105,7 +105,7 @@ def array(typing: Any, address: Any, dtype: Any) -> Any:
 
 
 # A task is a row of 64-bit integers: how many of its parts were claimed, how many there are, the
-# kernel's own arguments, and the rows at which parts begin and end.
+# address of the order of rows (or 0), the kernel's own arguments, and where parts begin and end.
 
 
 @intrinsic
