@@ -2,8 +2,10 @@
 
 python -m benchmarks                        every suite
 python -m benchmarks kernels scaling        some
+python -m benchmarks kernels --workload paper --threads 1
 python -m benchmarks --smoke                correctness and the report, on small sizes
 python -m benchmarks --check                fail where a floor does not hold
+python -m benchmarks --json results.json    keep the results, process by process
 python -m benchmarks --from results.json    the report of an earlier run
 """
 
@@ -47,8 +49,6 @@ def main() -> int:
     else:
         results = _run(options)
     rows = [Row(**row) for row in results["rows"]]
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(report.text(results["environment"], rows))
     if options.plots:
         print("\n".join(report.plots(rows, options.plots)))
@@ -83,7 +83,13 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         results["environment"]["sizes"] = "small: no time here means anything"
     for names, workload, threads in jobs:
         results["rows"] += _process(names, workload, threads, options.smoke)
+        _save(results, options.json)  # a long run that is stopped keeps what it has
     return results
+
+
+def _save(results: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def _process(

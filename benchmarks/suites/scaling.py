@@ -24,7 +24,7 @@ def cases(settings: Settings) -> Iterator[Case]:
     base = WORKLOADS["paper"]
     if settings.smoke:
         base = small(base)
-    per_graph = base.with_graphs(200).graph().heterogeneous.num_edges / 200
+    per_graph = base.with_graphs(2_000).graph().heterogeneous.num_edges / 2_000
     for edges in SMOKE_EDGES if settings.smoke else EDGES:
         name = f"{edges:,} edges"
         if settings.chosen([name]):
