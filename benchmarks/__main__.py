@@ -2,8 +2,10 @@
 
 python -m benchmarks                        every suite
 python -m benchmarks kernels scaling        some
+python -m benchmarks kernels --workload paper --threads 1
 python -m benchmarks --smoke                correctness and the report, on small sizes
 python -m benchmarks --check                fail where a floor does not hold
+python -m benchmarks --json results.json    keep the results, process by process
 python -m benchmarks --from results.json    the report of an earlier run
 """
 
@@ -40,15 +42,13 @@ SUITES = {
 def main() -> int:
     options = _arguments()
     if options.worker:
-        _work(options.suites, options.threads[0], options.smoke, options.json)
+        _work(options)
         return 0
     if options.source:
         results = json.loads(options.source.read_text(encoding="utf-8"))
     else:
-        results = _run(options.suites or list(SUITES), options.threads, options.smoke)
+        results = _run(options)
     rows = [Row(**row) for row in results["rows"]]
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(report.text(results["environment"], rows))
     if options.plots:
         print("\n".join(report.plots(rows, options.plots)))
@@ -62,42 +62,65 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def _run(suites: list[str], threads: list[int] | None, smoke: bool) -> dict[str, Any]:
-    """Each suite at each number of threads in a process of its own; a smoke test in one."""
-    jobs: list[tuple[list[str], int]] = []
-    if smoke:
-        jobs = [(suites, number) for number in threads or [1]]
+def _run(options: argparse.Namespace) -> dict[str, Any]:
+    """Each suite, workload and number of threads in a process of its own; a smoke test in one."""
+    suites = options.suites or list(SUITES)
+    jobs: list[tuple[list[str], str | None, int]] = []
+    if options.smoke:
+        jobs = [(suites, None, number) for number in options.threads or [1]]
     else:
         for suite in suites:
             usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
-            jobs += [([suite], number) for number in threads or usable]
+            names = importlib.import_module(f"benchmarks.suites.{suite}").NAMES
+            jobs += [
+                ([suite], name, number)
+                for number in options.threads or usable
+                for name in names
+                if options.workload in (None, name)
+            ]
     results: dict[str, Any] = {"environment": environment(), "rows": []}
-    if smoke:
+    if options.smoke:
         results["environment"]["sizes"] = "small: no time here means anything"
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (names, count) in enumerate(jobs):
-            out = Path(folder) / f"{number}.jsonl"
-            command = [sys.executable, "-m", "benchmarks", *names, "--worker"]
-            command += ["--threads", str(count), "--json", str(out), *["--smoke"] * smoke]
-            ended = subprocess.run(command, env={**os.environ, **pinned(count)}).returncode
-            # A process that ends early, such as for lack of memory, leaves what it had measured.
-            lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
-            results["rows"] += [json.loads(line) for line in lines]
-            if ended:
-                row = Row(", ".join(names), "", "process", "", "", "", count, "failed")
-                row.detail = f"ended with {ended}"
-                results["rows"].append(dataclasses.asdict(row))
+    for names, workload, threads in jobs:
+        results["rows"] += _process(names, workload, threads, options.smoke)
+        _save(results, options.json)  # a long run that is stopped keeps what it has
     return results
 
 
-def _work(suites: list[str], threads: int, smoke: bool, out: Path) -> None:
+def _save(results: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _process(
+    suites: list[str], workload: str | None, threads: int, smoke: bool
+) -> list[dict[str, Any]]:
+    """The rows of a pinned process; one that ends early leaves what it had measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows"
+        command = [sys.executable, "-m", "benchmarks", *suites, "--worker", "--json", str(out)]
+        command += ["--threads", str(threads), *["--smoke"] * smoke]
+        command += ["--workload", workload] if workload else []
+        ended = subprocess.run(command, env={**os.environ, **pinned(threads)}).returncode
+        lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    if ended:
+        row = Row(", ".join(suites), workload or "", "process", "", "", "", threads, "failed")
+        row.detail = f"ended with {ended}"
+        rows.append(dataclasses.asdict(row))
+    return rows
+
+
+def _work(options: argparse.Namespace) -> None:
     """Inside a pinned process: run suites, write each row as it comes."""
     import torch
 
+    (threads,) = options.threads
     torch.set_num_threads(threads)
-    settings = Settings(threads, smoke, SMOKE if smoke else FULL)
-    with out.open("w", encoding="utf-8", buffering=1) as file:
-        for suite in suites:
+    effort = SMOKE if options.smoke else FULL
+    settings = Settings(threads, options.smoke, effort, options.workload)
+    with options.json.open("w", encoding="utf-8", buffering=1) as file:
+        for suite in options.suites:
             for row in importlib.import_module(f"benchmarks.suites.{suite}").run(settings):
                 file.write(json.dumps(dataclasses.asdict(row)) + "\n")
                 print(report.line(row), file=sys.stderr, flush=True)
@@ -115,6 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the results, which --from reads")
     parser.add_argument("--from", type=Path, dest="source", help="report these results")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots")
+    parser.add_argument("--workload", help="one alone, such as paper")
     parser.add_argument("--threads", type=int, nargs="+", help="by default each suite's own")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

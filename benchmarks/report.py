@@ -12,7 +12,7 @@ from benchmarks.row import BOTH, CALL, FORWARD, Row
 
 def text(environment: dict[str, str], rows: Sequence[Row]) -> str:
     """Every result: a section per suite, a table per case and number of threads."""
-    parts = ["\n".join(f"{name}: {value}" for name, value in environment.items())]
+    parts = ["\n".join(f"- {name}: {value}" for name, value in environment.items())]
     for suite, of_suite in groupby(rows, lambda row: row.suite):
         parts.append(f"## {suite}")
         for (workload, case, threads), of_case in groupby(

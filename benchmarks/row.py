@@ -58,6 +58,11 @@ class Settings:
     threads: int
     smoke: bool
     effort: Effort
+    workload: str | None = None  # all of a suite's by default
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """Of a suite's workloads, by name, those that are measured."""
+        return [name for name in names if self.workload in (None, name)]
 
     @property
     def memory(self) -> float:

@@ -19,7 +19,11 @@ from benchmarks.workloads import WORKLOADS, small
 SETTINGS = Settings(threads=1, smoke=True, effort=SMOKE)
 BUILDERS = builder.formulations(small(WORKLOADS["paper"]))
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+# PyTorch's, of sparse tensors that PyG makes.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Sparse CSR tensor support is in beta",
+    "ignore:Sparse invariant checks are implicitly disabled",
+)
 
 
 FORMULATIONS = [

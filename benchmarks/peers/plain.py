@@ -16,15 +16,13 @@ from mmgraph import EdgeSet
 
 
 class Steps(Protocol):
-    """The steps of a pass.
-
-    Attributes:
-        rows: how many tensors ``[E, C]`` are alive at the peak, forward and forward + backward.
-    """
-
-    rows: ClassVar[tuple[int, int]]
+    """The steps of a pass."""
 
     def __init__(self, edges: EdgeSet) -> None: ...
+
+    @classmethod
+    def peak(cls, edges: EdgeSet, channels: int) -> tuple[int, int]:
+        """Predicted bytes at the peak of a pass, forward and forward + backward."""
 
     def centre_rows(self, x: Tensor) -> Tensor:
         """``x`` at each edge's centre."""
@@ -63,10 +61,15 @@ def attention(
 class IndexAdd:
     """index_select, scatter_reduce and index_add."""
 
-    rows = (3, 6)
+    rows: ClassVar[tuple[int, int]] = (3, 6)  # tensors [E, C] alive at the peaks
 
     def __init__(self, edges: EdgeSet) -> None:
         self.edges, self.num_centres = edges, edges.num_centres
+
+    @classmethod
+    def peak(cls, edges: EdgeSet, channels: int) -> tuple[int, int]:
+        forward, both = (4 * rows * edges.num_edges * channels for rows in cls.rows)
+        return forward, both
 
     def centre_rows(self, x: Tensor) -> Tensor:
         return x.index_select(0, self.edges.centre)
@@ -96,8 +99,6 @@ class IndexAdd:
 class SegmentReduce(IndexAdd):
     """torch.segment_reduce over the sorted edges, repeat_interleave for the centres' rows."""
 
-    rows = (3, 6)
-
     def __init__(self, edges: EdgeSet) -> None:
         super().__init__(edges)
         self.degree = edges.ptr.diff()
@@ -120,17 +121,20 @@ class SegmentReduce(IndexAdd):
         return self._reduce(value.index_select(0, self.edges.index), "max")
 
     def _reduce(self, data: Tensor, reduce: str) -> Tensor:
-        return (
-            torch.segment_reduce(data, reduce, offsets=self.edges.ptr, initial=0.0)
-            if (reduce == "sum")
-            else torch.segment_reduce(data, reduce, offsets=self.edges.ptr)
-        )
+        initial = 0.0 if reduce == "sum" else None
+        return torch.segment_reduce(data, reduce, offsets=self.edges.ptr, initial=initial)
 
 
 class SparseProduct(IndexAdd):
     """index_select and scatter_reduce for the scores, the product of a CSR matrix for the sum."""
 
     rows = (3, 5)
+
+    @classmethod
+    def peak(cls, edges: EdgeSet, channels: int) -> tuple[int, int]:
+        # The matrix's own gradient passes through a dense one.
+        forward, both = super().peak(edges, channels)
+        return forward, both + 4 * edges.num_centres * edges.num_neighbours
 
     def sum(self, value: Tensor, weight: Tensor | None = None) -> Tensor:
         return self._product(value, weight, "sum")

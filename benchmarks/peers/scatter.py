@@ -11,8 +11,6 @@ from mmgraph import EdgeSet
 class ScatterIndex(IndexAdd):
     """torch-scatter's ops over an index that need not be sorted: scatter."""
 
-    rows = (3, 6)
-
     def __init__(self, edges: EdgeSet) -> None:
         import torch_scatter
 
@@ -44,8 +42,6 @@ class ScatterIndex(IndexAdd):
 
 class ScatterSegment(ScatterIndex):
     """torch-scatter's ops over sorted edges: segment_csr and gather_csr."""
-
-    rows = (3, 6)
 
     def centre_rows(self, x: Tensor) -> Tensor:
         rows: Tensor = self.ops.gather_csr(x, self.edges.ptr)

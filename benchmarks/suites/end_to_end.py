@@ -18,6 +18,7 @@ from benchmarks.row import Row, Settings
 from benchmarks.workloads import WORKLOADS, Workload, small
 from mmgraph import SequenceGraph
 
+NAMES = ("paper", "released")
 PARTS = (
     "graph building",
     "embedding",
@@ -50,7 +51,7 @@ class Model(Module):
 
 
 def run(settings: Settings) -> Iterator[Row]:
-    for name in ("paper", "released"):
+    for name in settings.chosen(NAMES):
         workload = small(WORKLOADS[name]) if settings.smoke else WORKLOADS[name]
         torch.manual_seed(workload.seed)
         model = Model(workload)

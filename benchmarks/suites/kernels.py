@@ -10,12 +10,13 @@ from torch import Tensor
 from benchmarks.case import Case, Formulation, Program, leaves, measure
 from benchmarks.peers import ours
 from benchmarks.peers.compiled import compiled
-from benchmarks.peers.plain import EAGER, Steps, attention
+from benchmarks.peers.plain import EAGER, IndexAdd, Steps, attention
 from benchmarks.peers.scatter import SCATTER
 from benchmarks.row import Row, Settings
 from benchmarks.workloads import WORKLOADS, Workload, small
 from mmgraph import EdgeSet, kernels
 
+NAMES = tuple(WORKLOADS)
 HETEROGENEOUS, HOMOGENEOUS = "heterogeneous pass", "homogeneous pass"
 
 
@@ -25,9 +26,8 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    for workload in WORKLOADS.values():
-        if settings.smoke and workload.name == "large":
-            continue
+    for name in settings.chosen(NAMES):
+        workload = WORKLOADS[name]
         chosen = small(workload) if settings.smoke else workload
         yield attention_pass(chosen, settings, HETEROGENEOUS)
         if workload.name != "large":
@@ -178,16 +178,18 @@ def _case(
 ) -> Case:
     """Our backends, then each peer's ways, then the plainest of them compiled."""
 
-    def peak(rows: tuple[int, int]) -> tuple[int, int]:
-        own = 4 * sum(tensor.numel() for tensor in inputs.values())
-        per_edge = 4 * edges.num_edges * (inputs["value"].shape[1] if "value" in inputs else 1)
-        return own + rows[0] * per_edge, 3 * own + rows[1] * per_edge
+    own = 4 * sum(tensor.numel() for tensor in inputs.values())
+    width = inputs["value"].shape[1] if "value" in inputs else 1
+
+    def peak(steps: type[Steps]) -> tuple[int, int]:
+        forward, both = steps.peak(edges, width)
+        return own + forward, 3 * own + both
 
     def of(peer: str, variant: str, steps: type[Steps]) -> Formulation:
         def prepare() -> Program:
             return Program(plain(steps(edges)), leaves(inputs))
 
-        return Formulation(peer, variant, prepare, peak(steps.rows))
+        return Formulation(peer, variant, prepare, peak(steps))
 
     eager = [of("PyTorch", variant, steps) for variant, steps in EAGER.items()]
     return Case(
@@ -196,7 +198,7 @@ def _case(
         [
             *ours.formulations(
                 lambda: Program(our(edges), leaves(inputs)),
-                {"fused": peak((0, 0)), "scatter": peak((3, 6)), "torch": peak((3, 6))},
+                {"fused": (2 * own, 4 * own), "scatter": peak(IndexAdd), "torch": peak(IndexAdd)},
             ),
             *(of("torch-scatter", variant, steps) for variant, steps in SCATTER.items()),
             *eager,

@@ -16,6 +16,7 @@ from benchmarks.suites.propagation import layer
 from benchmarks.workloads import WORKLOADS, Workload, small
 from mmgraph import SequenceGraph
 
+NAMES = ("paper",)
 KEPT, PER_EDGE = "kept for backward", "of it floats per edge"
 PEAK = "peak of forward + backward"
 
@@ -26,12 +27,11 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def cases(settings: Settings) -> Iterator[tuple[Case, Workload]]:
-    workload = WORKLOADS["paper"]
-    if settings.smoke:
-        workload = small(workload)
-    for name in (HETEROGENEOUS, HOMOGENEOUS):
-        yield attention_pass(workload, settings, name), workload
-    yield layer(workload, settings), workload
+    for name in settings.chosen(NAMES):
+        workload = small(WORKLOADS[name]) if settings.smoke else WORKLOADS[name]
+        for kind in (HETEROGENEOUS, HOMOGENEOUS):
+            yield attention_pass(workload, settings, kind), workload
+        yield layer(workload, settings), workload
 
 
 def _measure(case: Case, graph: SequenceGraph, settings: Settings) -> Iterator[Row]:

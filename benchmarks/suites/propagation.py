@@ -22,6 +22,8 @@ from benchmarks.row import Row, Settings
 from benchmarks.workloads import WORKLOADS, Workload, small
 from mmgraph import EdgeSet, SequenceGraph, kernels, nn
 
+NAMES = ("paper", "released", "long", "wide")
+
 
 def run(settings: Settings) -> Iterator[Row]:
     for case in cases(settings):
@@ -29,9 +31,8 @@ def run(settings: Settings) -> Iterator[Row]:
 
 
 def cases(settings: Settings) -> Iterator[Case]:
-    for workload in WORKLOADS.values():
-        if workload.name == "large":
-            continue
+    for name in settings.chosen(NAMES):
+        workload = WORKLOADS[name]
         chosen = small(workload) if settings.smoke else workload
         yield layer(chosen, settings)
         if workload.name == "paper":
@@ -63,16 +64,14 @@ def layer(workload: Workload, settings: Settings) -> Case:
         return Formulation(peer, variant, prepare, (12 * nodes + peak[0], 30 * nodes + peak[1]))
 
     def sparse(peer: str, ways: dict[str, type[Steps]]) -> list[Formulation]:
-        # Both second passes keep what both first ones did; one of four is alive at a time.
-        return [
-            of(
-                peer,
-                variant,
-                partial(mmsr.SparsePasses, graph, steps),
-                (steps.rows[0] * per_edge // 2, (steps.rows[1] + 6) * per_edge),
-            )
-            for variant, steps in ways.items()
-        ]
+        found: list[Formulation] = []
+        for variant, steps in ways.items():
+            inside = steps.peak(graph.homogeneous, channels)
+            between = steps.peak(graph.heterogeneous, channels)
+            # All four passes keep what their backward passes need.
+            peak = max(inside[0], between[0]), 2 * (inside[1] + between[1])
+            found.append(of(peer, variant, partial(mmsr.SparsePasses, graph, steps), peak))
+        return found
 
     def dense(variant: str, scores: str, peak: tuple[int, int]) -> Formulation:
         passes = partial(mmsr.DensePasses, graph, scores)
