@@ -79,7 +79,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(Any|ArrayLike|Axes|Callable|Iterable|Iterator|Literal|Mapping|Path|Sequence)"),
     ("py:.*", r"(Module|Parameter|Tensor)"),
     ("py:.*", r"mmgraph\..*\._\w+"),  # private type variables and aliases
-    ("py:.*", r"(Metric|ReadNodes)"),  # literals, spelled out in the text
+    ("py:.*", r"(Edges|Metric|ReadNodes)"),  # literals, spelled out in the text
 ]
 
 html_theme = "furo"
