@@ -8,7 +8,7 @@ A data folder holds
                      lacks the modality
     attributes.npz   optional: values, offsets [items + 1], the attributes of every item, with
                      ids from 0 or from 1; a modality of multi-hot features
-    titles.txt       optional: one title a line
+    titles.txt       optional: one title a line; HTML's entities, such as &amp;, are read as text
     items.txt        optional: one original id a line
 
 Other files, such as a second ``sequences_*.npz``, are read when they are asked for by name.
@@ -16,6 +16,7 @@ Other files, such as a second ``sequences_*.npz``, are read when they are asked 
 
 from __future__ import annotations
 
+import html
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ def read(
         else:
             features[name] = _read_features(folder / f"{name}.npy")
     titles = _read_lines(folder / "titles.txt")
+    if titles is not None:
+        titles = [html.unescape(title) for title in titles]
     item_ids = _read_lines(folder / "items.txt")
 
     sizes = [matrix.shape[0] for matrix in features.values()]

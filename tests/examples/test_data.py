@@ -73,6 +73,11 @@ def test_another_file_of_sequences(tmp_path):
     assert data.items.tolist() == ITEMS[::-1].tolist()
 
 
+def test_titles_are_text_not_html(tmp_path):
+    data = read(make(tmp_path, titles__txt="cup &amp; saucer\n9&quot; pan\npot\nlid\n"))
+    assert data.titles == ["cup & saucer", '9" pan', "pot", "lid"]
+
+
 def test_titles_may_hold_other_line_separators(tmp_path):
     data = read(make(tmp_path, titles__txt="cup\u2028large\npan\n\nlid\n"))
     assert data.titles == ["cup\u2028large", "pan", "", "lid"]
