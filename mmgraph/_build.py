@@ -377,6 +377,7 @@ def _fill(
     node_id: Ints,
     node_type: Ints,
     batch: Ints,
+    order: Ints,
     step_ptr: Ints,
     step_node: Ints,
     step_batch: Ints,
@@ -423,6 +424,7 @@ def _fill(
         for t in range(num_types):
             for i in range(base[b, t], base[b, t] + counts[b, t]):
                 node_id[i], node_type[i], batch[i] = ids[node], t, b
+                order[node] = i
                 ptr[i + 1] = degree[node]
                 ho_ptr[i + 1] = inside[node]
                 he_ptr[i + 1] = degree[node] - inside[node] + 1

@@ -163,7 +163,7 @@ class SequenceGraphBuilder:
         homogeneous = int(inside.sum())
         heterogeneous = edges - homogeneous + nodes
         sizes = [
-            *(nodes, nodes, nodes),
+            *(nodes, nodes, nodes, nodes),
             *(num_graphs + 1, steps, steps, steps),
             *(nodes + 1, steps, steps, steps),
             *(nodes + 1, occurrences, occurrences),
@@ -179,16 +179,17 @@ class SequenceGraphBuilder:
             self._relation,
             *(tensor.numpy() for tensor in made),
         )
-        (node_id, node_type, batch, step_ptr, step_node, step_batch, step_id) = made[:7]
-        (by_item_ptr, by_item_graph, by_item_node, by_item_step) = made[7:11]
-        (occurrence_ptr, occurrence_node, occurrence_position) = made[11:14]
-        (ptr, edge_index, edge_type, edge_id, reverse) = made[14:19]
+        (node_id, node_type, batch, order) = made[:4]
+        (step_ptr, step_node, step_batch, step_id) = made[4:8]
+        (by_item_ptr, by_item_graph, by_item_node, by_item_step) = made[8:12]
+        (occurrence_ptr, occurrence_node, occurrence_position) = made[12:15]
+        (ptr, edge_index, edge_type, edge_id, reverse) = made[15:20]
         index, centre = edge_index
 
         def symmetric(num_relations: int, *parts: Tensor) -> EdgeSet:
             ptr, index, centre, relation, ids, back = parts
-            transpose = EdgeSet(ptr, index, centre, back)
-            return EdgeSet(ptr, index, centre, ids, relation, num_relations, transpose)
+            transpose = EdgeSet(ptr, index, centre, back, order=order)
+            return EdgeSet(ptr, index, centre, ids, relation, num_relations, transpose, order)
 
         num_relations = self.schema.num_relations
         type_ptr = torch.zeros(self.schema.num_types + 1, dtype=torch.int64)
@@ -208,8 +209,8 @@ class SequenceGraphBuilder:
             occurrence_node=occurrence_node,
             occurrence_position=occurrence_position,
             edges=symmetric(num_relations, ptr, index, centre, edge_type, edge_id, reverse),
-            homogeneous=symmetric(self.schema.homogeneous_relations[-1] + 1, *made[19:25]),
-            heterogeneous=symmetric(num_relations, *made[25:31]),
+            homogeneous=symmetric(self.schema.homogeneous_relations[-1] + 1, *made[20:26]),
+            heterogeneous=symmetric(num_relations, *made[26:32]),
             step_edges=EdgeSet(
                 step_ptr,
                 step_node,

@@ -35,6 +35,9 @@ class EdgeSet:
             in a set that is itself a transpose. A symmetric set shares all but ``edge_id`` (each
             edge's reverse) with its transpose, which keeps no ``relation``: read the set's own at
             ``transpose.edge_id``.
+        order: ``[N]``, the centres so that those with neighbours in common follow each other,
+            which is how kernels go over them; ``None`` where nothing is known of that. A
+            :class:`SequenceGraph` gives its nodes history by history.
     """
 
     ptr: Tensor
@@ -44,6 +47,7 @@ class EdgeSet:
     relation: Tensor | None = None
     num_relations: int = 0
     transpose: EdgeSet | None = None
+    order: Tensor | None = None
 
     @classmethod
     def from_edge_index(
@@ -101,6 +105,7 @@ class EdgeSet:
         num_relations: int,
         sources: int,
         targets: int,
+        order: Tensor | None = None,
     ) -> EdgeSet:
         reverse = torch.argsort(index, stable=True)
         transpose = cls(
@@ -108,6 +113,7 @@ class EdgeSet:
             index=centre[reverse],
             centre=index[reverse],
             edge_id=reverse,
+            order=order,
         )
         return cls(
             ptr=ptr_of(centre, targets),
@@ -117,6 +123,7 @@ class EdgeSet:
             relation=relation,
             num_relations=num_relations,
             transpose=transpose,
+            order=order,
         )
 
     @property
@@ -353,6 +360,7 @@ class SequenceGraph:
         same_type = node_type[index] == node_type[centre]
         # A loop that a user names otherwise than `self` is an edge like any other.
         is_self = edge_type == 0
+        order = torch.argsort(batch, stable=True)
 
         def edge_set(chosen: Tensor | None, num_relations: int) -> EdgeSet:
             if chosen is None:
@@ -362,7 +370,7 @@ class SequenceGraph:
                 ids = chosen.nonzero().squeeze(1)
                 neighbours, centres, relation = index[ids], centre[ids], edge_type[ids]
             return EdgeSet._from_sorted(
-                neighbours, centres, ids, relation, num_relations, num_nodes, num_nodes
+                neighbours, centres, ids, relation, num_relations, num_nodes, num_nodes, order
             )
 
         type_ptr = ptr_of(node_type, schema.num_types).cpu()

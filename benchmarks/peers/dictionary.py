@@ -111,14 +111,19 @@ class DictionaryBuilder:
         neighbour, centre = edge_index
         types_of = _tensor(node_type)
         inside = edge_type < 4
+        graph_of = _tensor(batch)
+        order = torch.argsort(graph_of, stable=True)
 
         def symmetric(chosen: Tensor, num_relations: int) -> EdgeSet:
             ids = chosen.nonzero().squeeze(1)
             place = torch.cumsum(chosen, 0) - 1
             own_ptr = torch.cat([place.new_zeros(1), place + 1])[ptr]
             own_index, own_centre = neighbour[ids], centre[ids]
-            back = EdgeSet(own_ptr, own_index, own_centre, place[back_edge[ids]])
-            return EdgeSet(own_ptr, own_index, own_centre, ids, edge_type[ids], num_relations, back)
+            transposed = place[back_edge[ids]]
+            back = EdgeSet(own_ptr, own_index, own_centre, transposed, order=order)
+            return EdgeSet(
+                own_ptr, own_index, own_centre, ids, edge_type[ids], num_relations, back, order
+            )
 
         count = [len(where) for where in occurrences]
         occurrence_ptr = torch.from_numpy(np.concatenate([[0], np.cumsum(count)]))
@@ -128,7 +133,6 @@ class DictionaryBuilder:
         step_batch = torch.arange(len(histories)).repeat_interleave(step_ptr.diff())
         position = _tensor(list(chain.from_iterable(occurrences)))
         occurrence_node = nodes.repeat_interleave(occurrence_ptr.diff())
-        graph_of = _tensor(batch)
         item = slice(0, step_node.shape[0])
         by_item = graph_of[occurrence_node[item]]
         return SequenceGraph(
@@ -152,7 +156,8 @@ class DictionaryBuilder:
                 edges,
                 edge_type,
                 schema.num_relations,
-                EdgeSet(ptr, neighbour, centre, back_edge),
+                EdgeSet(ptr, neighbour, centre, back_edge, order=order),
+                order,
             ),
             homogeneous=symmetric(inside, schema.homogeneous_relations[-1] + 1),
             heterogeneous=symmetric(~inside | (edge_type == 0), schema.num_relations),

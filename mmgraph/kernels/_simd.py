@@ -169,6 +169,25 @@ def load(typing: Any, array: Any, offset: Any, count: Any, width: Any, masked: A
 
 
 @intrinsic
+def fetch(typing: Any, array: Any, offset: Any, width: Any) -> Any:
+    """Ask for ``array[offset:offset + width]``, to be in cache when it is read."""
+    if not _literals(width):
+        return None
+    line = 64 * 8 // array.dtype.bitwidth
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        pointer = _address(context, builder, array, args[0], args[1])
+        hints = [ir.Constant(ir.IntType(32), value) for value in (0, 3, 1)]  # read, keep, data
+        for first in range(0, width.literal_value, line):
+            address = builder.gep(pointer, [ir.Constant(_INT, first)])
+            address = builder.bitcast(address, ir.IntType(8).as_pointer())
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, *hints])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, width), codegen
+
+
+@intrinsic
 def store(
     typing: Any, array: Any, offset: Any, vector: Any, count: Any, width: Any, masked: Any
 ) -> Any:

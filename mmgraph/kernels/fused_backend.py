@@ -20,7 +20,10 @@ from mmgraph.graph import EdgeSet
 
 LIBRARY = torch.library.Library("mmgraph", "DEF")
 
-_GRAPH = "Tensor ptr, Tensor index, Tensor t_ptr, Tensor t_index, Tensor t_edge, Tensor? relation"
+_GRAPH = (
+    "Tensor ptr, Tensor index, Tensor? order, "
+    "Tensor t_ptr, Tensor t_index, Tensor t_edge, Tensor? t_order, Tensor? relation"
+)
 _ATTENTION = (
     f"Tensor query, Tensor key, Tensor value, {_GRAPH}, Tensor? relation_weight, "
     "Tensor? edge_bias, Tensor? edge_scale, float? negative_slope"
@@ -95,7 +98,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, ptr: Tensor, index: Tensor, *re
 @_shapes("edge_attention_backward")
 def _(grad_out: Tensor, grad_alpha: Tensor | None, *rest: Any) -> Any:
     query, key, value = rest[:3]
-    weight, bias, scale = rest[9:12]
+    weight, bias, scale = rest[11:14]
     needs = rest[-1]
     given = (query, key, value, weight, bias, scale)
     return tuple(
@@ -125,7 +128,7 @@ def _(value: Tensor, ptr: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 @_shapes("aggregate_backward")
 def _(grad: Tensor, value: Tensor, *rest: Any) -> Any:
-    weight, needs = rest[6], rest[-1]
+    weight, needs = rest[8], rest[-1]
     return tuple(
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         if needed
@@ -157,7 +160,7 @@ def _attention_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     _, alpha, positive = output
     ctx.mark_non_differentiable(positive)
     ctx.set_materialize_grads(False)
-    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 1, 2, 9, 10, 11)]
+    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 1, 2, 11, 12, 13)]
     ctx.save_for_backward(query, key, value, *graph, weight, bias, scale, alpha, positive)
 
 
@@ -174,7 +177,7 @@ def _attention_backward(
     query, key, value, weight, bias, scale = (
         grad if needed else None for grad, needed in zip(grads, ctx.needs, strict=True)
     )
-    return query, key, value, *(None,) * 6, weight, bias, scale, None
+    return query, key, value, *(None,) * 8, weight, bias, scale, None
 
 
 def _softmax_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -187,7 +190,7 @@ def _softmax_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 def _aggregate_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.reduce = inputs
-    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 7)]
+    ctx.needs = [ctx.needs_input_grad[i + 1] for i in (0, 9)]
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*tensors, output[1])
 
@@ -200,7 +203,7 @@ def _aggregate_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, 
     needs_value, needs_weight = ctx.needs
     return (
         value if needs_value else None,
-        *(None,) * 6,
+        *(None,) * 8,
         weight if needs_weight else None,
         None,
     )
@@ -335,8 +338,10 @@ def _graph(edges: EdgeSet) -> tuple[Tensor | None, ...]:
     return (
         edges.ptr,
         edges.index,
+        edges.order,
         transpose.ptr,
         transpose.index,
         transpose.edge_id,
+        transpose.order,
         edges.relation,
     )

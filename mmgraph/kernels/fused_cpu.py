@@ -18,7 +18,6 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgraph import _checks as check
@@ -38,9 +37,11 @@ def edge_attention(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     t_ptr: Tensor,
     t_index: Tensor,
     t_edge: Tensor,
+    t_order: Tensor | None,
     relation: Tensor | None,
     relation_weight: Tensor | None,
     edge_bias: Tensor | None,
@@ -57,7 +58,7 @@ def edge_attention(
         edge_scale=edge_scale,
     )
     heads, key_channels, value_channels = key.shape[-2], key.shape[-1], value.shape[-1]
-    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
+    ptr, index, order, relation = _integers(ptr=ptr, index=index, order=order, relation=relation)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     weight, bias, scale = map(_contiguous, (relation_weight, edge_bias, edge_scale))
     out = value.new_empty(ptr.shape[0] - 1, heads, value_channels)
@@ -76,7 +77,7 @@ def edge_attention(
         value_channels,
         *map(_relation_stride, (query, key, value)),
     )
-    _gather(kernel, ptr, arguments, index, key, value)
+    _gather(kernel, ptr, arguments, index, order, key, value)
     return out, alpha, positive
 
 
@@ -88,9 +89,11 @@ def edge_attention_backward(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     t_ptr: Tensor,
     t_index: Tensor,
     t_edge: Tensor,
+    t_order: Tensor | None,
     relation: Tensor | None,
     relation_weight: Tensor | None,
     edge_bias: Tensor | None,
@@ -102,14 +105,14 @@ def edge_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value, weight, bias and scale, without numbers where not needed."""
     heads, key_channels, value_channels = key.shape[-2], key.shape[-1], value.shape[-1]
-    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
+    ptr, index, order, relation = _integers(ptr=ptr, index=index, order=order, relation=relation)
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     grad_out = grad_out.contiguous()
     weight, scale, grad_alpha = map(_contiguous, (relation_weight, edge_scale, grad_alpha))
     need_query, need_key, need_value, need_weight, need_bias, need_scale = needs
     nothing = value.new_empty(0)
     grad_query = grad_key = grad_value = grad_weight = grad_bias = grad_scale = nothing
-    transpose = t_ptr, t_index, t_edge, relation
+    transpose = t_ptr, t_index, t_order, t_edge, relation
 
     if need_query or need_key or need_weight or need_bias or need_scale:
         relational = _relational(weight, query, key, value)
@@ -144,7 +147,7 @@ def edge_attention_backward(
             value_channels,
             *map(_relation_stride, (query, key, value)),
         )
-        _gather(kernel, ptr, arguments, index, key, value, parts=parts)
+        _gather(kernel, ptr, arguments, index, order, key, value, parts=parts)
         if weight is not None:
             grad_weight = grad_weight.sum(0)
         if need_key:
@@ -185,22 +188,26 @@ def aggregate(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     t_ptr: Tensor,
     t_index: Tensor,
     t_edge: Tensor,
+    t_order: Tensor | None,
     relation: Tensor | None,
     weight: Tensor | None,
     reduce: str,
 ) -> tuple[Tensor, Tensor]:
     """The centres' rows, and for a maximum the edge that gave each of their numbers."""
     _check_types(value, weight=weight)
-    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
+    ptr, index, order, relation = _integers(ptr=ptr, index=index, order=order, relation=relation)
     value, weight = value.contiguous(), _contiguous(weight)
     shape = (ptr.shape[0] - 1, *value.shape[-2:])
     integer = torch.int32 if value.dtype == torch.float32 else torch.int64
     if reduce != "max":
         out = value.new_empty(shape)
-        _sum_into(out, value, ptr, index, None, relation, weight, None, None, reduce == "mean")
+        _sum_into(
+            out, value, ptr, index, order, None, relation, weight, None, None, reduce == "mean"
+        )
         return out, value.new_empty(0, dtype=integer)
     out, chosen = value.new_empty(shape), value.new_empty(shape, dtype=integer)
     heads, channels = shape[1:]
@@ -211,7 +218,7 @@ def aggregate(
         channels,
         _relation_stride(value),
     )
-    _gather(kernel, ptr, arguments, index, value)
+    _gather(kernel, ptr, arguments, index, order, value)
     return out, chosen
 
 
@@ -220,9 +227,11 @@ def aggregate_backward(
     value: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     t_ptr: Tensor,
     t_index: Tensor,
     t_edge: Tensor,
+    t_order: Tensor | None,
     relation: Tensor | None,
     weight: Tensor | None,
     reduce: str,
@@ -230,14 +239,14 @@ def aggregate_backward(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor]:
     """Gradients of value and weight, without numbers where not needed."""
-    ptr, index, relation = _integers(ptr=ptr, index=index, relation=relation)
+    ptr, index, order, relation = _integers(ptr=ptr, index=index, order=order, relation=relation)
     grad, value, weight = grad.contiguous(), value.contiguous(), _contiguous(weight)
     if reduce == "mean":
         grad = grad / ptr.diff().clamp(min=1).view(-1, 1, 1)
     edges = chosen if reduce == "max" else None
     grad_value, grad_weight = value.new_empty(0), value.new_empty(0)
     if needs[0]:
-        transpose = t_ptr, t_index, t_edge, relation
+        transpose = t_ptr, t_index, t_order, t_edge, relation
         grad_value = _sum(grad, *transpose, weight, None, like=value, chosen=edges)
     if needs[1]:
         heads, channels = value.shape[-2:]
@@ -251,7 +260,7 @@ def aggregate_backward(
             channels,
             _relation_stride(value),
         )
-        _gather(kernel, ptr, arguments, index, value)
+        _gather(kernel, ptr, arguments, index, order, value)
     return grad_value, grad_weight
 
 
@@ -284,6 +293,7 @@ def _sum(
     rows: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     edge: Tensor,
     relation: Tensor | None,
     share: Tensor | None,
@@ -293,9 +303,9 @@ def _sum(
     chosen: Tensor | None = None,
 ) -> Tensor:
     """The gradient of `like`, whose rows are summed over the transposed edge set."""
-    ptr, index, edge = _integers(t_ptr=ptr, t_index=index, t_edge=edge)
+    ptr, index, order, edge = _integers(t_ptr=ptr, t_index=index, t_order=order, t_edge=edge)
     out = torch.zeros_like(like) if like.dim() == 4 else torch.empty_like(like)
-    _sum_into(out, rows, ptr, index, edge, relation, share, weight, chosen, False)
+    _sum_into(out, rows, ptr, index, order, edge, relation, share, weight, chosen, False)
     return out
 
 
@@ -304,6 +314,7 @@ def _sum_into(
     rows: Tensor,
     ptr: Tensor,
     index: Tensor,
+    order: Tensor | None,
     edge: Tensor | None,
     relation: Tensor | None,
     share: Tensor | None,
@@ -324,7 +335,7 @@ def _sum_into(
         _relation_stride(out),
         int(mean),
     )
-    _gather(kernel, ptr, arguments, index, rows)
+    _gather(kernel, ptr, arguments, index, order, rows)
 
 
 def _relational(weight: Tensor | None, *rows: Tensor) -> bool:
@@ -417,12 +428,12 @@ def _gather(
     ptr: Tensor,
     arguments: tuple[int, ...],
     index: Tensor,
+    order: Tensor | None,
     *rows: Tensor,
     parts: int | None = None,
 ) -> None:
     """Call a kernel that reads these rows at each edge's neighbour."""
     work = index.shape[0] * sum([tensor.shape[-2] * tensor.shape[-1] for tensor in rows])
-    order = _order(ptr, index) if sum([tensor.nbytes for tensor in rows]) > _CACHE else None
     _run(kernel, ptr, arguments, work, order, parts)
 
 
@@ -431,7 +442,7 @@ def _run(
     ptr: Tensor,
     arguments: tuple[int, ...],
     work: int,
-    order: NDArray[np.int64] | None = None,
+    order: Tensor | None = None,
     parts: int | None = None,
 ) -> None:
     """Call a kernel on all centres.
@@ -441,14 +452,13 @@ def _run(
         ptr: where each centre's edges begin.
         arguments: the kernel's own.
         work: about how many numbers it reads.
-        order: of the centres.
+        order: of the centres; the next ones' rows are asked for ahead.
         parts: cut the centres into so many; by default as the threads need it.
     """
     threads = min(num_threads(), 1 + work // _GRAIN)
     if parts is None:
         parts = 1 if threads == 1 else 4 * threads
-    where = 0 if order is None else order.ctypes.data
-    task = array("q", (0, parts, where, *arguments, *_cuts(ptr, parts, order)))
+    task = array("q", (0, parts, *_addresses(order), *arguments, *_cuts(ptr, parts, order)))
     address, _ = task.buffer_info()
     if threads == 1:
         kernel(address)
@@ -458,9 +468,6 @@ def _run(
 
 # Less work than this, in numbers read, is not worth waking a thread for.
 _GRAIN = 2**19
-
-# Rows of more bytes than this do not stay in cache while all centres are gone over.
-_CACHE = 2**23
 
 
 def num_threads() -> int:
@@ -474,28 +481,14 @@ def _numba_threads() -> int:
     return int(config.NUMBA_NUM_THREADS)
 
 
-def _order(ptr: Tensor, index: Tensor) -> NDArray[np.int64] | None:
-    """The centres so that those with neighbours in common follow each other.
-
-    A graph's nodes are sorted by type and then by history, and a history's nodes of all types are
-    neighbours: so its rows are read once, where in the nodes' own order each type comes by again.
-    A few histories at a time keep the nodes' order, in which rows lie in memory.
-    """
-    if index.shape[0] == 0:
-        return None
-    neighbours = index.numpy()
-    first = neighbours[np.minimum(ptr.numpy()[:-1], neighbours.size - 1)]
-    return np.argsort(first // 16, kind="stable")
-
-
-def _cuts(ptr: Tensor, parts: int, order: NDArray[np.int64] | None) -> list[int]:
+def _cuts(ptr: Tensor, parts: int, order: Tensor | None) -> list[int]:
     """Where to cut the centres so that parts have about as many edges."""
     centres = ptr.shape[0] - 1
     if parts == 1:
         return [0, centres]
     offsets = ptr.numpy()
     if order is not None:
-        offsets = np.append(0, np.cumsum(np.diff(offsets)[order]))
+        offsets = np.append(0, np.cumsum(np.diff(offsets)[order.numpy()]))
     edges = np.arange(1, parts) * offsets[-1] // parts
     return [0, *np.minimum(np.searchsorted(offsets, edges), centres).tolist(), centres]
 

@@ -45,6 +45,10 @@ def edge_attention(
         None if tensor is None else _once(tensor)
         for tensor in (relation_weight, edge_bias, edge_scale)
     )
+    if relation_weight is not None and query.dim() == 3:
+        relations, nodes = relation_weight.shape[0], query.shape[0]
+        if relations * nodes < edges.num_edges:  # fewer products than one for each edge
+            query, relation_weight = query * relation_weight.unsqueeze(1), None
     scores = torch_backend.edge_scores(query, key, edges, relation_weight, negative_slope)
     if edge_bias is not None:
         scores = scores + edge_bias
@@ -107,17 +111,41 @@ def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
 
 
 def _max(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
-    scatter, _ = _packages()
     given = [value] if weight is None else [value, weight]
-    finite = all(bool(tensor.isfinite().all()) for tensor in given)
-    # NaN is not larger than any number: torch-scatter passes it over.
+    # A sum is finite only where all numbers are. NaN is not larger than any number: both packages
+    # pass it over, and torch-sparse minus infinity too.
+    finite = all(bool(tensor.detach().sum().isfinite()) for tensor in given)
     if not finite or value.numel() == 0 or edges.num_edges == 0:
         return torch_backend.aggregate(value, edges, weight, "max")
+    if value.dim() == 3 and weight is None:
+        rows: Tensor = _SparseMax.apply(value.flatten(1), edges.ptr, edges.index)
+        return rows.view(-1, *value.shape[1:])
+    scatter, _ = _packages()
     messages = torch_backend.rows_at(value, edges.index, edges)
     if weight is not None:
         messages = messages * weight.unsqueeze(-1)
     largest: Tensor = scatter.scatter_max(messages, edges.centre, 0, dim_size=edges.num_centres)[0]
     return largest
+
+
+class _SparseMax(torch.autograd.Function):
+    """torch-sparse's maximum, whose own backward writes into the gradient that it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ptr: Tensor, index: Tensor) -> Tensor:
+        out, edge = torch.ops.torch_sparse.spmm_max(ptr, index, None, rows.contiguous())
+        ctx.save_for_backward(index, edge)
+        ctx.neighbours = rows.shape[0]
+        largest: Tensor = out
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        index, edge = ctx.saved_tensors
+        empty = edge == index.shape[0]
+        chosen = index[edge.masked_fill(empty, 0)]
+        zeros = grad.new_zeros(ctx.neighbours, grad.shape[1])
+        return zeros.scatter_add_(0, chosen, grad.masked_fill(empty, 0)), None, None
 
 
 class _Once(torch.autograd.Function):

@@ -16,7 +16,7 @@ from kernel_cases import AGGREGATES, CASES, draw_edges
 from torch import Tensor
 
 from mmgraph import EdgeSet
-from mmgraph.kernels import fused_cuda, torch_backend
+from mmgraph.kernels import fused_backend, fused_cuda, torch_backend
 
 COMPILE = os.environ["TRITON_TEST"] == "compile"
 DEVICE = "cuda" if os.environ["TRITON_TEST"] == "device" else "cpu"
@@ -69,18 +69,9 @@ def check(got: Tensor, expected: Tensor, like: Tensor, name: str) -> None:
     )
 
 
-def graph_of(edges: EdgeSet) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    transpose, relation = edges.transpose, edges.relation
-    assert transpose is not None
-    assert relation is not None
-    return (
-        edges.ptr,
-        edges.index,
-        transpose.ptr,
-        transpose.index,
-        transpose.edge_id,
-        relation,
-    )
+def graph_of(edges: EdgeSet) -> tuple[Tensor | None, ...]:
+    assert edges.relation is not None
+    return fused_backend._graph(edges)
 
 
 def at_edges(rows: Tensor, nodes: Tensor, edges: EdgeSet) -> Tensor:
