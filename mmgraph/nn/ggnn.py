@@ -67,10 +67,13 @@ class GGNN(Module):
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
         check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
-        edges = select_edges(graph, self.edges)
+        edges, cell = select_edges(graph, self.edges), self.cell
         for weight in self.weight:
-            messages = aggregate((x @ weight).unsqueeze(1), edges).squeeze(1)
-            x = self.cell(messages, x)
+            # A sum of products is the product of the sum, and so W_l joins the cell's own matrix:
+            # a product per step less.
+            neighbours = aggregate(x.unsqueeze(1), edges).squeeze(1)
+            joint = cell.weight_ih @ weight.T
+            x = torch.gru_cell(neighbours, x, joint, cell.weight_hh, cell.bias_ih, cell.bias_hh)
         return x
 
     def extra_repr(self) -> str:
