@@ -52,7 +52,7 @@ class UpdateGate(Module):
         self.channels = channels
         self.mlp = Sequential(
             Linear(2 * channels, channels, device=device, dtype=dtype),
-            ReLU(),
+            ReLU(inplace=True),
             Linear(channels, 2, device=device, dtype=dtype),
         )
 
@@ -66,7 +66,7 @@ class UpdateGate(Module):
         check.shape("a", a, (None, self.channels), "nodes, channels")
         check.shape("b", b, (a.shape[0], self.channels), "nodes and channels of a")
         weights = self.mlp(torch.cat([a, b], dim=1)).softmax(dim=1)
-        return weights[:, :1] * a + weights[:, 1:] * b, weights
+        return torch.lerp(b, a, weights[:, :1]), weights
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
