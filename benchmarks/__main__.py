@@ -78,6 +78,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
                 for name in names
                 if options.workload in (None, name)
             ]
+        jobs.sort(key=lambda job: job[2])  # all at one thread, then all at two
     results: dict[str, Any] = {"environment": environment(), "rows": []}
     if options.smoke:
         results["environment"]["sizes"] = "small: no time here means anything"
