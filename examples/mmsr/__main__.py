@@ -16,12 +16,14 @@ from examples.mmsr.demo import demo
 from examples.mmsr.describe import describe as described
 from examples.mmsr.dial import dial
 from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.items import ScoreConfig
 from examples.mmsr.metrics import rank_all, summarise, table
-from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.model import ModelConfig, NodesConfig
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing
 from examples.mmsr.recommend import recommend as recommended
 from examples.mmsr.train import RunError, TrainingConfig, claim, fit
+from examples.mmsr.zoo import Composition, Zoo
 
 
 def describe(
@@ -51,6 +53,7 @@ def train(
     generated: GenerateConfig = GenerateConfig(),
     nodes: NodesConfig = NodesConfig(),
     model: ModelConfig = ModelConfig(),
+    score: ScoreConfig = ScoreConfig(),
     training: TrainingConfig = TrainingConfig(),
     out: str = "runs/mmsr",
     resume: bool = False,
@@ -64,6 +67,7 @@ def train(
         generated: what to generate where there is no folder.
         nodes: how features become nodes.
         model: which blocks make the model.
+        score: what enters a score beside the product of two vectors.
         training: how it is fitted.
         out: the run's folder: checkpoints, logs, the model, its figures.
         resume: go on with the run in that folder from its last finished epoch.
@@ -75,15 +79,18 @@ def train(
         "generated": asdict(generated) if data is None else None,
         "nodes": asdict(nodes),
         "model": asdict(model),
+        "score": asdict(score),
         "training": asdict(training),
     }
     found = _data(data, sequences, modalities, generated)
     parts = split(found)
     print(described(found, parts), flush=True)
-    made = make_nodes(found, nodes, model.channels)
+    zoo = Zoo(found)
+    composition = Composition(nodes=nodes, model=model, score=score)
+    zoo.build(composition, parts.fit)  # what does not fit is said before there is a folder
     claim(out, settings, resume)  # last, so that a wrong input leaves no folder behind
     fitted, record = fit(
-        lambda: MMSR(found.num_items, made, model),
+        lambda counted: zoo.build(composition, counted),
         parts,
         training,
         out,

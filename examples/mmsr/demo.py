@@ -49,7 +49,7 @@ def demo(
     print(describe(data, parts), flush=True)
     nodes = make_nodes(data, NODES, MODEL.channels)
     model, record = fit(
-        lambda: MMSR(data.num_items, nodes, MODEL),
+        lambda _: MMSR(data.num_items, nodes, MODEL),
         parts,
         training,
         folder,

@@ -59,7 +59,7 @@ def run(out: Path, seed: int, layers: int, invasive: bool, dial: float) -> dict[
     config = replace(MODEL, layers=layers, invasive=invasive)
     nodes = make_nodes(data, NODES, config.channels)
     training = replace(TRAINING, seed=seed, progress=False)
-    model, _ = fit(lambda: MMSR(data.num_items, nodes, config), parts, training, folder)
+    model, _ = fit(lambda _: MMSR(data.num_items, nodes, config), parts, training, folder)
     found = {
         "layers": layers,
         "invasive": invasive,

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 import mmgraph
 from examples.mmsr.data import Dataset
+from examples.mmsr.items import ItemFeatures
+from examples.mmsr.propagation import PROPAGATION, make_propagation
 from examples.mmsr.protocol import Instances
 from examples.mmsr.recommender import Recommender
 from examples.mmsr.released import ReleasedUpdate
+from examples.mmsr.successors import SuccessorScore
 from mmgraph.nn import AsynchronousUpdate, CodeCentres, FrozenFeatures, SynchronousUpdate
 
 
@@ -48,7 +51,7 @@ class ModelConfig:
         layers: number of layers.
         heads: heads of each attention.
         update: the layer: the paper's with a gate, the one that joins both attentions side by
-            side, or the one that the authors released.
+            side, the one that the authors released, or one of :data:`PROPAGATION`.
         order: of the asynchronous layer's two passes; ``both`` has the gate.
         invasive: whether the second pass of the asynchronous layer aggregates the first's result.
         shared_layers: whether all layers have the same weights, as in the authors' code.
@@ -66,7 +69,20 @@ class ModelConfig:
     channels: int = 128
     layers: int = 1
     heads: int = 1
-    update: Literal["asynchronous", "synchronous", "released"] = "asynchronous"
+    update: Literal[
+        "asynchronous",
+        "synchronous",
+        "released",
+        "homogeneous",
+        "heterogeneous",
+        "gcn",
+        "graphsage",
+        "gat",
+        "rgat",
+        "ggnn",
+        "hgat",
+        "graphormer",
+    ] = "asynchronous"
     order: Literal["both", "homogeneous-first", "heterogeneous-first"] = "both"
     invasive: bool = False
     shared_layers: bool = False
@@ -140,12 +156,20 @@ class MMSR(Recommender):
         num_items: the size of the catalogue.
         nodes: by modality, in order.
         config: which blocks.
+        features: what items' features add to their vectors as candidates.
+        successors: what counted successors add to the scores.
     """
 
     def __init__(
-        self, num_items: int, nodes: dict[str, ModalityNodes], config: ModelConfig = ModelConfig()
+        self,
+        num_items: int,
+        nodes: dict[str, ModalityNodes],
+        config: ModelConfig = ModelConfig(),
+        features: ItemFeatures | None = None,
+        successors: SuccessorScore | None = None,
     ) -> None:
         super().__init__()
+        self.features, self.successors = features, successors
         self.num_items, self.nodes, self.config = num_items, nodes, config
         self.schema = mmgraph.GraphSchema(("item", *nodes))
         self.builder = mmgraph.SequenceGraphBuilder(
@@ -175,13 +199,16 @@ class MMSR(Recommender):
         self.readout = make_readout(config)
 
     def prepare(self, instances: Instances) -> mmgraph.SequenceGraph:
-        return self.builder(instances.histories())
+        absent = self.missing.absent(instances)
+        present = {modality: ~rows for modality, rows in absent.items() if modality in self.nodes}
+        return self.builder(instances.histories(), present=present)
 
     def encode(self, inputs: mmgraph.SequenceGraph) -> Tensor:
         return self.readout(self.encoder(self.embedding(inputs), inputs), inputs)
 
     def item_vectors(self) -> Tensor:
-        return self.embedding.table("item")
+        vectors = self.embedding.table("item")
+        return vectors if self.features is None else vectors + self.features()
 
     def recipe(self) -> dict[str, Any]:
         """Plain values and tensors that :meth:`from_recipe` makes the same composition from."""
@@ -192,13 +219,23 @@ class MMSR(Recommender):
                 modality: {"codes": of.codes, "size": of.size, "features": of.features}
                 for modality, of in self.nodes.items()
             },
+            "features": None if self.features is None else self.features.rows(),
+            "successors": None if self.successors is None else self.successors.recipe(),
         }
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> MMSR:
         """The composition of a recipe, with fresh weights."""
         nodes = {modality: ModalityNodes(**of) for modality, of in recipe["nodes"].items()}
-        return cls(recipe["num_items"], nodes, ModelConfig(**recipe["config"]))
+        config = ModelConfig(**recipe["config"])
+        features, successors = recipe["features"], recipe["successors"]
+        return cls(
+            recipe["num_items"],
+            nodes,
+            config,
+            None if features is None else ItemFeatures(features, config.channels),
+            None if successors is None else SuccessorScore.from_recipe(successors),
+        )
 
 
 def make_layer(config: ModelConfig, schema: mmgraph.GraphSchema) -> nn.Module:
@@ -206,6 +243,10 @@ def make_layer(config: ModelConfig, schema: mmgraph.GraphSchema) -> nn.Module:
     if config.update == "released":
         return ReleasedUpdate(
             config.channels, schema, config.heads, dropout=config.attention_dropout
+        )
+    if config.update in PROPAGATION:
+        return make_propagation(
+            config.update, config.channels, schema, config.heads, config.attention_dropout
         )
     if config.update == "synchronous":
         return SynchronousUpdate.from_channels(

@@ -69,7 +69,7 @@ class Instances:
         return self.items[positions], offsets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """The first steps of every user's history, as positions in one array of interactions.
 

@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from examples.mmsr.missing import MissingConfig
 from examples.mmsr.protocol import Instances
+from examples.mmsr.successors import SuccessorRows, SuccessorScore
+
+
+@dataclass
+class Batch:
+    """What a loader makes of some instances.
+
+    Args:
+        inputs: what the model encodes: a graph, padded sequences.
+        targets: ``[B]``, the items to be predicted.
+        successors: what was counted after the histories' last items, where the model asks for it.
+    """
+
+    inputs: Any
+    targets: Tensor
+    successors: SuccessorRows | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same on another device."""
+
+        def moved(part: Any) -> Any:
+            return None if part is None else part.to(device, non_blocking=non_blocking)
+
+        return Batch(moved(self.inputs), moved(self.targets), moved(self.successors))
 
 
 class Recommender(nn.Module, ABC):
-    """Histories to scores of every item: products of a history's vector and the items'.
+    """Histories to scores of every item.
 
-    A model says how instances become its input, in the loader, and how the two kinds of vector are
-    made.
+    A score is the product of a history's vector and the item's, and what ``successors`` adds to
+    it. A model says how instances become its input, in the loader, and how the two kinds of vector
+    are made.
+
+    Attributes:
+        successors: what counted successors add to the scores, or None.
+        missing: what is dropped from histories.
     """
+
+    missing = MissingConfig()
+    successors: SuccessorScore | None = None
 
     @abstractmethod
     def prepare(self, instances: Instances) -> Any:
@@ -30,12 +67,43 @@ class Recommender(nn.Module, ABC):
     def item_vectors(self) -> Tensor:
         """One vector per item of the catalogue, ``[num_items, channels]``."""
 
-    def forward(self, inputs: Any) -> Tensor:
+    def batch(self, instances: Instances, training: bool = False) -> Batch:
+        """Instances as the model takes them; called in the loader, on the CPU.
+
+        Args:
+            instances: some of a data set's.
+            training: leaves each instance's own transitions out of what is counted.
+        """
+        return Batch(
+            self.prepare(instances),
+            torch.from_numpy(instances.targets),
+            None if self.successors is None else self.successors.look_up(instances, training),
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
         """Scores of every item after each history, ``[B, num_items]``."""
-        return self.encode(inputs) @ self.item_vectors().T
+        histories = self.encode(batch.inputs)
+        return self.scores(histories, self.item_vectors(), batch, slice(0, len(batch)))
+
+    def scores(self, histories: Tensor, items: Tensor, batch: Batch, rows: slice) -> Tensor:
+        """Scores from vectors.
+
+        Args:
+            histories: ``[rows, channels]``, those of some rows of the batch.
+            items: ``[num_items, channels]``.
+            batch: for the successors.
+            rows: which rows.
+        """
+        scores = histories @ items.T
+        if self.successors is None or batch.successors is None:
+            return scores
+        evidence = batch.successors
+        if len(histories) < len(batch):
+            evidence = evidence.of(rows, len(items))
+        return self.successors(scores, evidence)
 
     def score(self, instances: Instances) -> Tensor:
         """Scores as the metrics want them; the model should be in evaluation mode."""
         with torch.inference_mode():
-            scores: Tensor = self(self.prepare(instances))
+            scores: Tensor = self(self.batch(instances))
             return scores

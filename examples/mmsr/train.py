@@ -6,25 +6,27 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from examples.mmsr.loss import cross_entropy
 from examples.mmsr.metrics import rank_all, ranks, summarise
-from examples.mmsr.protocol import Instances, Split
-from examples.mmsr.recommender import Recommender
+from examples.mmsr.protocol import Instances, Parts, Split
+from examples.mmsr.recommender import Batch, Recommender
 
-Batch = tuple[Any, Tensor]
+Make = Callable[[Parts], Recommender]
+"""Makes a model with fresh weights; the parts are those it may count in."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,35 @@ class TrainingConfig:
     Args:
         epochs: at most so many are tried.
         patience: stop after so many epochs without a better MRR on validation.
-        batch_size: histories per step.
+        batch_size: histories per step of the optimiser, on all devices together.
+        accumulate: parts of a batch whose gradients are added up before the step.
         evaluation_batch_size: histories ranked at a time.
         learning_rate: Adam's.
         weight_decay: Adam's.
         clip: the largest norm of the gradient, 0 for any.
+        label_smoothing: of the cross-entropy.
         seed: of weights, order and dropout.
         workers: processes that build graphs; 0 builds them in the training process.
         threads: PyTorch's threads; 0 leaves them as they are.
+        devices: processes that share every batch (DDP); under torchrun as many as it started.
+        precision: Lightning's, such as ``bf16-mixed``.
         progress: whether to draw a progress bar.
     """
 
     epochs: int = 30
     patience: int = 3
     batch_size: int = 128
+    accumulate: int = 1
     evaluation_batch_size: int = 512
     learning_rate: float = 0.001
     weight_decay: float = 0.0
     clip: float = 0.0
+    label_smoothing: float = 0.0
     seed: int = 0
     workers: int = 0
     threads: int = 0
+    devices: int = 1
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
     progress: bool = True
 
 
@@ -100,21 +110,45 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class Rows(Dataset[Instances]):
-    """Instances for a loader, taken a whole batch at a time."""
+@dataclass(frozen=True)
+class Part:
+    """Rows of a batch that are computed together, and how many the whole batch has."""
+
+    rows: np.ndarray
+    whole: int
+
+
+class Rows(Dataset[tuple[Instances, int]]):
+    """Instances for a loader, taken a part of a batch at a time."""
 
     def __init__(self, instances: Instances) -> None:
         self.instances = instances
 
-    def __getitem__(self, rows: np.ndarray) -> Instances:
-        return self.instances[rows]
+    def __getitem__(self, part: Part) -> tuple[Instances, int]:
+        return self.instances[part.rows], part.whole
 
 
-class Batches(Sampler[np.ndarray]):
-    """Row numbers in batches, in an order drawn from the seed and the epoch alone."""
+class Batches(Sampler[Part]):
+    """Row numbers in batches, in an order drawn from the seed and the epoch alone.
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
+    Args:
+        count: of rows.
+        batch_size: rows in a batch.
+        seed: of the order; None leaves it as it is.
+        parts: a batch is dealt out to so many,
+        mine: of which these are this process's, one after another.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        parts: int = 1,
+        mine: Sequence[int] = (0,),
+    ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.parts, self.mine = parts, mine
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -122,14 +156,16 @@ class Batches(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-self.count // self.batch_size) * len(self.mine)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Part]:
         order = np.arange(self.count)
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
         for begin in range(0, self.count, self.batch_size):
-            yield order[begin : begin + self.batch_size]
+            batch = order[begin : begin + self.batch_size]
+            for number in self.mine:
+                yield Part(batch[number :: self.parts], len(batch))
 
 
 class Batching(L.LightningDataModule):
@@ -150,32 +186,53 @@ class Batching(L.LightningDataModule):
         config: TrainingConfig,
     ) -> None:
         super().__init__()
-        self.prepare_inputs = model.prepare
+        self.batch = model.batch
         self.fit_instances, self.validation_instances = fit, validation
         self.config = config
 
-    def train_dataloader(self) -> DataLoader[Instances]:
-        return self._loader(self.fit_instances, self.config.batch_size, self.config.seed)
+    def train_dataloader(self) -> DataLoader[tuple[Instances, int]]:
+        config = self.config
+        return self._loader(
+            self.fit_instances, config.batch_size, config.seed, config.accumulate, self._train_batch
+        )
 
-    def val_dataloader(self) -> DataLoader[Instances]:
+    def val_dataloader(self) -> DataLoader[tuple[Instances, int]]:
         assert self.validation_instances is not None  # the trainer asks only where there are some
-        return self._loader(self.validation_instances, self.config.evaluation_batch_size, None)
+        return self._loader(
+            self.validation_instances,
+            self.config.evaluation_batch_size,
+            None,
+            1,
+            self._validation_batch,
+        )
 
     def _loader(
-        self, instances: Instances, batch_size: int, seed: int | None
-    ) -> DataLoader[Instances]:
+        self,
+        instances: Instances,
+        batch_size: int,
+        seed: int | None,
+        accumulate: int,
+        collate: Callable[[tuple[Instances, int]], tuple[Batch, int]],
+    ) -> DataLoader[tuple[Instances, int]]:
+        world, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
+        mine = [rank + world * number for number in range(accumulate)]
         return DataLoader(
             Rows(instances),
-            sampler=Batches(len(instances), batch_size, seed),
+            sampler=Batches(len(instances), batch_size, seed, world * accumulate, mine),
             batch_size=None,
-            collate_fn=self._collate,
+            collate_fn=collate,
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
             generator=torch.Generator(),  # else every new iterator would draw from dropout's
         )
 
-    def _collate(self, instances: Instances) -> Batch:
-        return self.prepare_inputs(instances), torch.from_numpy(instances.targets)
+    def _train_batch(self, part: tuple[Instances, int]) -> tuple[Batch, int]:
+        return self.batch(part[0], training=True), part[1]
+
+    def _validation_batch(self, part: tuple[Instances, int]) -> tuple[Batch, int]:
+        return self.batch(part[0]), part[1]
 
 
 class Fitting(L.LightningModule):
@@ -213,31 +270,33 @@ class Fitting(L.LightningModule):
         self._count = 0
         self._began = time.perf_counter()
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        inputs, targets = batch
-        loss = F.cross_entropy(self.model(inputs), targets)
-        self._loss += loss.detach() * len(targets)
-        self._count += len(targets)
-        return loss
+    def training_step(self, part: tuple[Batch, int], _: int) -> Tensor:
+        batch, whole = part
+        total = cross_entropy(self.model, batch, self.config.label_smoothing)
+        self._loss += total.detach()
+        self._count += len(batch)
+        # Lightning takes the mean over a batch's parts, which need not be equally long.
+        return total * (self.config.accumulate * self.trainer.world_size / whole)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._ended = time.perf_counter()  # validation is not an epoch's training
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        inputs, targets = batch
-        self._ranks.append(ranks(self.model(inputs), targets))
+    def validation_step(self, part: tuple[Batch, int], _: int) -> None:
+        batch, _ = part
+        self._ranks.append(ranks(self.model(batch).float(), batch.targets))
 
     def on_validation_epoch_end(self) -> None:
-        found = torch.cat(self._ranks).cpu().numpy()
+        found = np.concatenate(_gathered(torch.cat(self._ranks).cpu().numpy()))
         self._ranks.clear()
         self._metrics = {"MRR": 100 * float((1 / found).mean()), **summarise(found)}
         self.log("MRR", self._metrics["MRR"], prog_bar=True, logger=False)
 
     def on_train_epoch_end(self) -> None:
+        losses, counts = zip(*_gathered((float(self._loss), self._count)), strict=True)
         row = {
             "epoch": self.current_epoch + 1,
             "steps": self.global_step,
-            "loss": float(self._loss) / self._count,
+            "loss": sum(losses) / sum(counts),
             "seconds": self._ended - self._began,
             **self._metrics,
         }
@@ -252,6 +311,15 @@ class Fitting(L.LightningModule):
 
     def on_load_checkpoint(self, saved: dict[str, Any]) -> None:
         self.history = saved["history"]
+
+
+def _gathered(mine: Any) -> list[Any]:
+    """What every process has, in the order of their ranks."""
+    if not torch.distributed.is_initialized():
+        return [mine]
+    all_: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(all_, mine)
+    return all_
 
 
 class StopAfter(L.Callback):
@@ -273,7 +341,7 @@ class StopAfter(L.Callback):
 
 
 def fit(
-    make: Callable[[], Recommender],
+    make: Make,
     split: Split,
     config: TrainingConfig,
     out: str | Path,
@@ -284,7 +352,8 @@ def fit(
     Everything done is kept under ``out``, and a call with the same arguments goes on from there.
 
     Args:
-        make: makes the model, with fresh weights from PyTorch's generator.
+        make: makes the model, with fresh weights from PyTorch's generator; it is given the parts
+            that the model is fitted on, to count in.
         split: the protocol's parts.
         config: how to fit.
         out: the run's folder.
@@ -301,7 +370,7 @@ def fit(
     chosen = max(history, key=lambda row: row["MRR"])
     model = refit(make, split, config, out / "refit", int(chosen["steps"]), extra)
     found = rank_all(model.score, split.test, config.evaluation_batch_size)
-    np.savez(out / "test_ranks.npz", ranks=found, user=split.test.user)
+    write_ranks(out / "test_ranks.npz", found, split.test)
     record = {
         "search": chosen,
         "test": summarise(found),
@@ -312,7 +381,7 @@ def fit(
 
 
 def search(
-    make: Callable[[], Recommender],
+    make: Make,
     split: Split,
     config: TrainingConfig,
     out: Path,
@@ -324,15 +393,13 @@ def search(
         rows: list[dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
         return rows
     stop = EarlyStopping("MRR", mode="max", patience=config.patience)
-    fitting, _ = _run(
-        make, split.fit.prefixes(), split.validation, config, out, extra, [stop], config.epochs
-    )
+    fitting, _ = _run(make, split.fit, split.validation, config, out, extra, [stop], config.epochs)
     write_json(done, fitting.history)
     return fitting.history
 
 
 def refit(
-    make: Callable[[], Recommender],
+    make: Make,
     split: Split,
     config: TrainingConfig,
     out: Path,
@@ -340,15 +407,14 @@ def refit(
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> Recommender:
     """Train on the whole train parts for so many steps; the model in evaluation mode."""
-    prefixes = split.train.prefixes()
-    epochs = -(-steps // -(-len(prefixes) // config.batch_size))
-    _, model = _run(make, prefixes, None, config, out, extra, [StopAfter(steps)], epochs)
+    epochs = -(-steps // -(-len(split.train.prefixes()) // config.batch_size))
+    _, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
     return model.eval()
 
 
 def _run(
-    make: Callable[[], Recommender],
-    instances: Instances,
+    make: Make,
+    parts: Parts,
     validation: Instances | None,
     config: TrainingConfig,
     out: Path,
@@ -358,7 +424,7 @@ def _run(
 ) -> tuple[Fitting, Recommender]:
     """One call of Lightning's trainer, from the last finished epoch where there is one."""
     torch.manual_seed(config.seed)
-    model = make()
+    model = make(parts)
     fitting = Fitting(model, config, extra(model))
     keep = ModelCheckpoint(
         out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
@@ -370,7 +436,11 @@ def _run(
     _quiet()
     trainer = L.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        use_distributed_sampler=False,
+        precision=config.precision,
+        accumulate_grad_batches=config.accumulate,
         max_epochs=epochs,
         callbacks=[*callbacks, keep],
         logger=[csv, board],
@@ -385,7 +455,7 @@ def _run(
     last = out / "last.ckpt"
     trainer.fit(
         fitting,
-        datamodule=Batching(model, instances, validation, config),
+        datamodule=Batching(model, parts.prefixes(), validation, config),
         ckpt_path=last if last.exists() else None,
         weights_only=True,
     )
@@ -405,8 +475,16 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def write_ranks(path: Path, found: np.ndarray, instances: Instances) -> None:
+    """Ranks, in float32, with whose they are."""
+    if rank_zero_only.rank == 0:
+        np.savez_compressed(path, ranks=found.astype(np.float32), user=instances.user)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Whole or not at all, so that a file that is there can be trusted."""
+    if rank_zero_only.rank != 0:
+        return
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

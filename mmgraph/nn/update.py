@@ -66,7 +66,8 @@ class UpdateGate(Module):
         check.shape("a", a, (None, self.channels), "nodes, channels")
         check.shape("b", b, (a.shape[0], self.channels), "nodes and channels of a")
         weights = self.mlp(torch.cat([a, b], dim=1)).softmax(dim=1)
-        return torch.lerp(b, a, weights[:, :1]), weights
+        # Under autocast the weights come in its type, the candidates in their own.
+        return torch.lerp(b, a, weights[:, :1].to(a.dtype)), weights
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"

@@ -39,7 +39,7 @@ def make(data: Dataset, config: ModelConfig, nodes: NodesConfig = CODES) -> MMSR
 
 
 def gradients(model: MMSR, instances: Instances) -> dict[str, torch.Tensor]:
-    loss = F.cross_entropy(model(model.prepare(instances)), torch.from_numpy(instances.targets))
+    loss = F.cross_entropy(model(model.batch(instances)), torch.from_numpy(instances.targets))
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 

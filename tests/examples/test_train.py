@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from examples.mmsr.data import Dataset
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
-from examples.mmsr.protocol import Split, split
+from examples.mmsr.protocol import Parts, Split, split
 from examples.mmsr.train import Batches, RunError, TrainingConfig, claim, fit, refit, search
 
 CONFIG = TrainingConfig(
@@ -31,8 +32,10 @@ class Setting:
         self.split: Split = split(self.data)
         self.nodes = make_nodes(self.data, NodesConfig(num_codes=4), 8)
 
-    def make(self) -> MMSR:
-        return MMSR(self.data.num_items, self.nodes, ModelConfig(channels=8))
+        self.plain = ModelConfig(channels=8)
+
+    def make(self, counted: Parts) -> MMSR:
+        return MMSR(self.data.num_items, self.nodes, self.plain)
 
     def extra(self, model: MMSR) -> dict:
         return checkpoint.contents(model, self.data)
@@ -47,9 +50,9 @@ def test_steps_are_chosen_on_validation_and_everything_is_fitted_again(setting, 
     seen = []
     real = train._run
 
-    def spy(make, instances, validation, *rest):
-        seen.append((len(instances), None if validation is None else len(validation)))
-        return real(make, instances, validation, *rest)
+    def spy(make, parts, validation, *rest):
+        seen.append((len(parts.prefixes()), None if validation is None else len(validation)))
+        return real(make, parts, validation, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "_run", spy)
@@ -95,16 +98,16 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(setting, tmp_path, m
         for phase in ("search", "refit")
     }
 
-    forward, calls = MMSR.forward, 0
+    encode, calls = MMSR.encode, 0
 
     def stops(self, inputs):
         nonlocal calls
         calls += 1
         if calls > budget:  # an epoch has 7 calls or 8, so every attempt finishes at least one
             raise Stopped
-        return forward(self, inputs)
+        return encode(self, inputs)
 
-    monkeypatch.setattr(MMSR, "forward", stops)
+    monkeypatch.setattr(MMSR, "encode", stops)
     attempts = 0
     while True:
         attempts, calls = attempts + 1, 0
@@ -144,15 +147,51 @@ def test_workers_and_clipping_change_no_order(setting, tmp_path):
     assert not torch.equal(clipped.item_vectors(), plain.item_vectors())
 
 
+def rows(batches: Batches) -> list[list[int]]:
+    return [part.rows.tolist() for part in batches]
+
+
 def test_batches_are_drawn_from_seed_and_epoch():
     batches = Batches(10, 4, seed=1)
-    first = np.concatenate(list(batches))
-    assert [len(batch) for batch in batches] == [4, 4, 2] == [4] * (len(batches) - 1) + [2]
-    assert sorted(first.tolist()) == list(range(10))
-    np.testing.assert_array_equal(np.concatenate(list(batches)), first)
+    first = rows(batches)
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert [part.whole for part in batches] == [4, 4, 2]
+    assert len(batches) == 3
+    assert sorted(itertools.chain(*first)) == list(range(10))
+    assert rows(batches) == first
     batches.set_epoch(1)
-    assert np.concatenate(list(batches)).tolist() != first.tolist()
-    assert np.concatenate(list(Batches(5, 2, seed=None))).tolist() == [0, 1, 2, 3, 4]
+    assert rows(batches) != first
+    assert rows(Batches(5, 2, seed=None)) == [[0, 1], [2, 3], [4]]
+
+
+def test_batches_are_dealt_out_whole():
+    whole = rows(Batches(11, 4, seed=1))
+    dealt = [Batches(11, 4, seed=1, parts=4, mine=mine) for mine in ((0, 2), (1, 3))]
+    assert [len(batches) for batches in dealt] == [6, 6]
+    for number, batch in enumerate(whole):
+        parts = [part for batches in dealt for part in list(batches)[2 * number :][:2]]
+        assert sorted(itertools.chain(*(part.rows.tolist() for part in parts))) == sorted(batch)
+        assert {part.whole for part in parts} == {len(batch)}
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 2}, {"accumulate": 5}])
+def test_parts_of_a_batch_add_up_to_it(setting, tmp_path, changes):
+    # 64 rows by five, and 13 rows that an epoch ends with: the parts are not equally long.
+    plain = replace(setting.plain, dropout=0.0, attention_dropout=0.0)
+
+    def make(counted: Parts) -> MMSR:
+        return MMSR(setting.data.num_items, setting.nodes, plain).double()
+
+    config = replace(CONFIG, precision="64-true")
+    expected = refit(make, setting.split, config, tmp_path / "whole", 9)
+    found = refit(make, setting.split, replace(config, **changes), tmp_path / "parts", 9)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-7, atol=1e-9)
+
+
+def test_half_precision_trains(setting, tmp_path):
+    history = search(setting.make, setting.split, replace(CONFIG, precision="bf16-mixed"), tmp_path)
+    assert history[-1]["loss"] < history[0]["loss"]
 
 
 def test_a_run_keeps_its_folder(tmp_path: Path):

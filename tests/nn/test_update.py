@@ -218,3 +218,16 @@ def test_encoder_drops_channels_in_training_only(graph: SequenceGraph, x: Tensor
 def test_errors_say_what_was_expected(call: object, error: type, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype: torch.dtype) -> None:
+    graph = draw_graph(8, count=3)
+    block = AsynchronousUpdate.from_channels(8, graph.schema)
+    x = torch.randn(graph.num_nodes, 8, requires_grad=True)
+    expected = block(x, graph)
+    with torch.autocast("cpu", dtype=dtype):
+        out = block(x, graph)
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+    (gradient,) = torch.autograd.grad(out.float().sum(), x)
+    assert gradient.isfinite().all()

@@ -1,0 +1,167 @@
+"""Filling a table: the jobs that are still to be done, and doing them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from tqdm import tqdm
+
+from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.tables import TABLES, Entry, final, trials
+from examples.mmsr.train import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a table takes.
+
+    Args:
+        table: its name.
+        source: the data set.
+        tried: the data set that the trials are made on.
+        seeds: of the final trainings.
+        trials: settings tried for each row.
+        rows: labels of the rows wanted; all by default.
+        training: how models are fitted, but for what the trials choose.
+    """
+
+    table: str
+    source: Source
+    tried: Source
+    seeds: tuple[int, ...] = (0, 1, 2)
+    trials: int = 4
+    rows: tuple[str, ...] = ()
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(progress=False))
+
+    def entries(self) -> list[Entry]:
+        """All rows of the table.
+
+        Raises:
+            ValueError: the table or a row is unknown.
+        """
+        if self.table not in TABLES:
+            raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {self.table!r}")
+        entries = TABLES[self.table]()
+        labels = [entry.label for entry in entries]
+        for row in self.rows:
+            if row not in labels:
+                raise ValueError(f"rows: expected some of {labels}, got {row!r}")
+        return entries
+
+    def wanted(self) -> list[Entry]:
+        """The rows to be trained."""
+        chosen = [entry for entry in self.entries() if entry.composition is not None]
+        return [entry for entry in chosen if not self.rows or entry.label in self.rows]
+
+    def deciding(self, entry: Entry) -> Entry:
+        """The row whose trials decide the settings of another."""
+        name = entry.alike or entry.label
+        return next((row for row in self.entries() if row.label == name), entry)
+
+    def trials_of(self, entry: Entry) -> list[Job]:
+        """The trials that decide a row's settings."""
+        if self.trials < 2:
+            return []  # the first setting is taken as it is
+        first = replace(self.training, seed=0)
+        return trials(self.deciding(entry), self.tried, first, self.trials)
+
+    def finals_of(self, entry: Entry, desk: Desk) -> list[Job] | None:
+        """A row's trainings, one for each seed; None before its trials are done."""
+        jobs = [
+            final(
+                entry,
+                self.deciding(entry),
+                desk,
+                self.source,
+                replace(self.training, seed=seed),
+                self.tried,
+                self.trials,
+            )
+            for seed in self.seeds
+        ]
+        known = [job for job in jobs if job is not None]
+        return known if len(known) == len(jobs) else None
+
+
+def outstanding(plan: Plan, desk: Desk) -> Iterator[Job]:
+    """Jobs that can be begun now, in the order of the table."""
+    for entry in plan.wanted():
+        jobs = [job for job in plan.trials_of(entry) if desk.record(job) is None]
+        if not jobs:
+            jobs = [job for job in plan.finals_of(entry, desk) or () if desk.record(job) is None]
+        yield from jobs
+
+
+def total(plan: Plan) -> int:
+    """How many jobs a plan has, those done included."""
+    tried = {job.key for entry in plan.wanted() for job in plan.trials_of(entry)}
+    return len(tried) + len(plan.seeds) * len(plan.wanted())
+
+
+def work(plans: Sequence[Plan], desk: Desk, minutes: float | None = None) -> list[str]:
+    """Do what is to be done, beside other processes that do the same.
+
+    Args:
+        plans: tables to fill, in order.
+        desk: where.
+        minutes: begin nothing new after so many.
+
+    Returns:
+        What went wrong, a line for each job that failed.
+    """
+    until = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+    failed: dict[str, str] = {}
+    bar = tqdm(total=sum(map(total, plans)), unit="job")
+    try:
+        while time.monotonic() < until:
+            done = sum(total(plan) - _left(plan, desk) for plan in plans)
+            bar.update(done - bar.n)
+            jobs = itertools.chain.from_iterable(outstanding(plan, desk) for plan in plans)
+            free = [job for job in jobs if job.key not in failed]
+            if not free:
+                break
+            if not any(_attempt(job, desk, failed) for job in free):
+                time.sleep(5)  # other processes have all that can be begun
+    finally:
+        bar.close()
+    return [f"{key}: {message}" for key, message in failed.items()]
+
+
+def _attempt(job: Job, desk: Desk, failed: dict[str, str]) -> bool:
+    """Whether there was anything to do for this process."""
+    try:
+        return desk.do(job) is not None
+    except Exception as error:
+        failed[job.key] = f"{type(error).__name__}: {error}"
+        return True
+
+
+def _left(plan: Plan, desk: Desk) -> int:
+    tried = {job.key: job for entry in plan.wanted() for job in plan.trials_of(entry)}
+    left = sum(desk.record(job) is None for job in tried.values())
+    for entry in plan.wanted():
+        finals = plan.finals_of(entry, desk)
+        if finals is None:
+            left += len(plan.seeds)
+        else:
+            left += sum(desk.record(job) is None for job in finals)
+    return left
+
+
+def schedule(plans: Sequence[Plan], desk: Desk) -> str:
+    """What is left to be done and how long that may take, by what was measured before."""
+    lines = ["| table | data | jobs | done | hours left |", "|---|---|---:|---:|---:|"]
+    for plan in plans:
+        count, left = total(plan), _left(plan, desk)
+        known = [
+            record["seconds"]
+            for entry in plan.wanted()
+            for job in (*plan.trials_of(entry), *(plan.finals_of(entry, desk) or ()))
+            if (record := desk.record(job)) is not None
+        ]
+        hours = f"{left * sum(known) / len(known) / 3600:.1f}" if known else "not measured yet"
+        lines.append(f"| {plan.table} | {plan.source.name} | {count} | {count - left} | {hours} |")
+    return "\n".join(lines)

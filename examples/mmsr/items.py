@@ -1,0 +1,115 @@
+"""Item vectors that know the items' features, for candidates and for histories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from examples.mmsr.data import Dataset
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What enters a score beside the product of a history's vector and an item's embedding.
+
+    Args:
+        features: whether an item's vector, as a candidate, has its features' projection added.
+        components: each modality's features are reduced to so many principal components.
+        lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
+    """
+
+    features: bool = False
+    components: int = 96
+    lags: tuple[int, ...] = ()
+
+
+class ItemFeatures(nn.Module):
+    r"""The part of an item's vector that its features give.
+
+    .. math:: f(y) = \sum_{\text{modality } m \text{ of } y} W_m\, z_m(y)
+
+    with :math:`z_m` centred features of unit mean length, reduced to their principal components. A
+    modality that an item lacks adds nothing.
+
+    Args:
+        features: by modality ``[num_items, width]``, as :func:`reduced` makes them.
+        channels: of an item's vector.
+
+    Raises:
+        ValueError: there is no modality.
+    """
+
+    def __init__(self, features: Mapping[str, Tensor], channels: int) -> None:
+        super().__init__()
+        if not features:
+            raise ValueError("features: expected those of at least one modality, got none")
+        self.modalities = tuple(features)
+        for number, rows in enumerate(features.values()):
+            self.register_buffer(f"features_{number}", rows, persistent=False)
+        self.projections = nn.ModuleList(
+            nn.Linear(rows.shape[1], channels, bias=False) for rows in features.values()
+        )
+        for projection in self.projections:
+            nn.init.normal_(projection.weight, std=0.05)
+
+    def forward(
+        self, items: Tensor | None = None, absent: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Vectors of the items, of all of them by default.
+
+        Args:
+            items: ``[...]``, which.
+            absent: by modality ``[...]``, where it is missing whatever the item has.
+
+        Returns:
+            ``[..., channels]``.
+        """
+        parts = self.parts(items, absent)
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def parts(
+        self, items: Tensor | None = None, absent: Mapping[str, Tensor] | None = None
+    ) -> list[Tensor]:
+        """The same before the sum, modality by modality."""
+        parts = []
+        for (name, rows), projection in zip(self.rows().items(), self.projections, strict=True):
+            part = projection(rows if items is None else F.embedding(items, rows))
+            if absent is not None and name in absent:
+                part = part.masked_fill(absent[name].unsqueeze(-1), 0)
+            parts.append(part)
+        return parts
+
+    def rows(self) -> dict[str, Tensor]:
+        """The features by modality."""
+        return {m: self.get_buffer(f"features_{i}") for i, m in enumerate(self.modalities)}
+
+
+def reduced(data: Dataset, components: int) -> dict[str, Tensor]:
+    """The features of a data set for :class:`ItemFeatures`."""
+    return {modality: _reduce(rows, components) for modality, rows in data.features.items()}
+
+
+def _reduce(features: np.ndarray | sparse.csr_array, components: int) -> Tensor:
+    """Centred principal components of unit mean length; zeros where the modality is missing.
+
+    Args:
+        features: ``[items, width]``, rows of NaN, or empty ones of a sparse matrix, being missing.
+        components: at most so many columns.
+    """
+    dense = features if isinstance(features, np.ndarray) else features.toarray()
+    rows = torch.from_numpy(dense).double()
+    missing = rows.isnan().any(1) if isinstance(features, np.ndarray) else ~rows.any(1)
+    known = rows[~missing]
+    known = known - known.mean(0)
+    if components < known.shape[1]:
+        _, directions = torch.linalg.eigh(known.T @ known)
+        known = known @ directions[:, -components:]
+    result = known.new_zeros(len(rows), known.shape[1])
+    result[~missing] = known / known.norm(dim=1).mean()
+    return result.float()

@@ -1,0 +1,229 @@
+"""Trainings as jobs: done once, resumed where they stopped, shared among processes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from examples.mmsr import gate
+from examples.mmsr.data import Dataset, read
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.metrics import rank_all, summarise
+from examples.mmsr.missing import MissingConfig
+from examples.mmsr.model import MMSR
+from examples.mmsr.protocol import Split, split
+from examples.mmsr.train import TrainingConfig, fit, search, write_json
+from examples.mmsr.zoo import Composition, Zoo
+from mmgraph.nn import AsynchronousUpdate
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set to train on.
+
+    Args:
+        folder: a data folder, or None for a small generated data set.
+        sequences: the file in it that holds the histories.
+    """
+
+    folder: str | None = None
+    sequences: str = "sequences.npz"
+
+    @property
+    def name(self) -> str:
+        """What results are filed under."""
+        if self.folder is None:
+            return "generated"
+        other = Path(self.sequences).stem.removeprefix("sequences").strip("_")
+        return Path(self.folder).name + ("_" + other if other else "")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, how it is trained, and on what.
+
+    Args:
+        source: the data set.
+        composition: the model.
+        training: how it is fitted, the seed included.
+        trial: whether only validation is asked for.
+        dropped: what to drop from the test histories beside ranking them as they are.
+    """
+
+    source: Source
+    composition: Composition
+    training: TrainingConfig
+    trial: bool = False
+    dropped: tuple[MissingConfig, ...] = field(default=(), compare=False)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A name for everything that decides the figures."""
+        training = asdict(replace(self.training, workers=0, threads=0, progress=False))
+        decides = [self.source.name, asdict(self.composition), training]
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
+        return f"{self.composition.kind}-{digest}-seed{self.training.seed}"
+
+
+class Desk:
+    """Where jobs are done and their records kept.
+
+    Args:
+        runs: for checkpoints and logs; a job's folder is removed when its record is written.
+        results: for the records, ``<data>/<key>.json``, and the ranks beside them.
+    """
+
+    def __init__(self, runs: str | Path, results: str | Path) -> None:
+        self.runs, self.results = Path(runs), Path(results)
+        self._open = functools.lru_cache(maxsize=1)(_open)
+
+    def record(self, job: Job) -> dict[str, Any] | None:
+        """What came out of a job, or None where it is not done."""
+        for trial in (False, True)[: 1 + job.trial]:  # a whole run has its trial's figures
+            path = self._path(job, trial)
+            if path.exists():
+                found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return found
+        return None
+
+    def ranks(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
+        """The ranks of the test targets, and whose they are."""
+        with np.load(self._path(job, False).with_suffix(".npz")) as arrays:
+            return arrays["twice"] / 2, arrays["user"]
+
+    def do(self, job: Job) -> dict[str, Any] | None:
+        """A job's record, after doing it where need be; None where another process has it.
+
+        What goes wrong is noted beside the record, and raised.
+        """
+        known = self.record(job)
+        if known is not None:
+            return known
+        with self._claimed(job) as mine:
+            if not mine:
+                return None
+            path = self._path(job, job.trial)
+            try:
+                record = self._trial(job) if job.trial else self._whole(job)
+            except Exception:
+                path.with_suffix(".failed").write_text(traceback.format_exc(), encoding="utf-8")
+                raise
+            write_json(path, {"settings": settings(job), **record})
+            path.with_suffix(".failed").unlink(missing_ok=True)
+            if not job.trial:
+                shutil.rmtree(self._folder(job), ignore_errors=True)
+            return self.record(job)
+
+    def _trial(self, job: Job) -> dict[str, Any]:
+        zoo, parts = self._open(job.source)
+        began = time.perf_counter()
+        if job.training.threads:
+            torch.set_num_threads(job.training.threads)
+        history = search(
+            lambda counted: zoo.build(job.composition, counted),
+            parts,
+            job.training,
+            self._folder(job) / "search",
+        )
+        best = max(history, key=lambda row: row["MRR"])
+        return {"search": best, "seconds": time.perf_counter() - began}
+
+    def _whole(self, job: Job) -> dict[str, Any]:
+        zoo, parts = self._open(job.source)
+        folder = self._folder(job)
+        began = time.perf_counter()
+        model, record = fit(
+            lambda counted: zoo.build(job.composition, counted), parts, job.training, folder
+        )
+        with np.load(folder / "test_ranks.npz") as arrays:
+            twice = np.round(2 * arrays["ranks"]).astype(np.uint16)
+            user = arrays["user"].astype(np.int32)
+        self._path(job, False).parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(self._path(job, False).with_suffix(".npz"), twice=twice, user=user)
+        if isinstance(model, MMSR) and _has_gate(model):
+            record["gate"] = gate.read(model, parts.test)
+        record["seconds"] = time.perf_counter() - began
+        record["parameters"] = sum(p.numel() for p in model.parameters())
+        record["dropped"] = []
+        for missing in job.dropped:
+            model.missing = missing
+            found = summarise(rank_all(model.score, parts.test))
+            record["dropped"].append({"missing": asdict(missing), "test": found})
+        return record
+
+    def _path(self, job: Job, trial: bool) -> Path:
+        return self.results / job.source.name / f"{job.key}{'-trial' if trial else ''}.json"
+
+    def _folder(self, job: Job) -> Path:
+        return self.runs / job.source.name / job.key
+
+    @contextlib.contextmanager
+    def _claimed(self, job: Job) -> Iterator[bool]:
+        """Whether this process has the job; a process that died has none."""
+        lock = self._folder(job).with_suffix(".lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        self._path(job, job.trial).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if lock.exists() and not _alive(int(lock.read_text() or 0)):
+                lock.unlink()
+            with lock.open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """A job as plain values."""
+    return {
+        "data": job.source.name,
+        "composition": asdict(job.composition),
+        "training": asdict(job.training),
+    }
+
+
+def _open(source: Source) -> tuple[Zoo, Split]:
+    data = _read(source)
+    return Zoo(data), split(data)
+
+
+def _read(source: Source) -> Dataset:
+    if source.folder is None:
+        return generate(GenerateConfig(dial=1, users=200, items=150, codes=8, width=130)).data
+    return read(source.folder, sequences=source.sequences)
+
+
+def _has_gate(model: MMSR) -> bool:
+    last = model.encoder.layers[-1]
+    return (
+        isinstance(last, AsynchronousUpdate)
+        and last.gate is not None
+        and model.config.readout == "last"
+    )
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process > 0

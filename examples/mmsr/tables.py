@@ -1,0 +1,305 @@
+"""The tables: which compositions stand in them, and the trainings that fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from examples.mmsr.items import ScoreConfig
+from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.missing import MissingConfig
+from examples.mmsr.model import NodesConfig
+from examples.mmsr.sequential import SequentialConfig
+from examples.mmsr.train import TrainingConfig
+from examples.mmsr.zoo import Composition
+
+LAGS = (1, 2, 3, -1)
+ADDITIONS = ScoreConfig(features=True, lags=LAGS)
+MMSR = Composition()
+BEST = Composition(score=ADDITIONS)
+
+TRIALS = ((0.001, 0.4), (0.001, 0.2), (0.0005, 0.4), (0.002, 0.4))
+"""Learning rate and dropout of the trials of each row; the best MRR on validation is taken."""
+
+SHARES = (0.3, 0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a table.
+
+    Args:
+        label: what it is called.
+        composition: the model, but for what the trials choose; None for one that only counts, or
+            that is not built.
+        paper: the paper's figures by data set, as many of HR@5, MRR@5, HR@20, MRR@20 as it prints.
+        counts: the name of a recommender that only counts.
+        dropped: what is dropped from the test histories of the trained model.
+        alike: the label of the row whose trials decide; its own by default.
+    """
+
+    label: str
+    composition: Composition | None = None
+    paper: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    counts: str | None = None
+    dropped: tuple[MissingConfig, ...] = ()
+    alike: str | None = None
+
+
+def _mmsr(**changes: Any) -> Composition:
+    return replace(MMSR, model=replace(MMSR.model, **changes))
+
+
+def _other(kind: Any, **changes: Any) -> Composition:
+    return Composition(kind=kind, sequential=SequentialConfig(**changes))
+
+
+def recommenders() -> list[Entry]:
+    """The paper's main table, and the compositions that go past it."""
+    paper = PAPER["recommenders"]
+    rows = [
+        Entry("popularity", counts="popularity"),
+        Entry("Markov", counts="Markov"),
+        Entry("GRU4Rec", _other("gru4rec")),
+        Entry("SASRec", _other("sasrec", layers=2)),
+        Entry("SR-GNN", _other("srgnn")),
+        Entry("GRU4Rec, late fusion", _other("gru4rec_late")),
+        Entry("SASRec, early fusion", _other("sasrec_early", layers=2)),
+        Entry("DIF-SR", _other("dif_sr", layers=2)),
+        Entry("MMSR", MMSR),
+        Entry("MMSR, improved", BEST),
+        Entry(
+            "SASRec, early fusion, improved",
+            replace(_other("sasrec_early", layers=2), score=ADDITIONS),
+        ),
+        *(Entry(name) for name in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
+    ]
+    return [replace(row, paper=paper.get(row.label, {})) for row in rows]
+
+
+def propagation() -> list[Entry]:
+    """Other graph layers in place of MMSR's."""
+    layers = {
+        "GCN": "gcn",
+        "GraphSAGE": "graphsage",
+        "GAT": "gat",
+        "Graphormer": "graphormer",
+        "RGAT": "rgat",
+        "GGNN": "ggnn",
+        "HGAT": "hgat",
+    }
+    paper = PAPER["propagation"]
+    rows = [
+        Entry(label, _mmsr(update=name), paper.get(label, {})) for label, name in layers.items()
+    ]
+    named = Entry("HGNN", None, paper["HGNN"])
+    return [*rows, named, Entry("MMSR", MMSR, paper["MMSR"])]
+
+
+def updates() -> list[Entry]:
+    """How the two attentions are joined."""
+    settings: dict[str, dict[str, Any]] = {
+        "synchronous": {"update": "synchronous"},
+        "hohe, non-invasive": {"order": "homogeneous-first"},
+        "heho, non-invasive": {"order": "heterogeneous-first"},
+        "hohe, invasive": {"order": "homogeneous-first", "invasive": True},
+        "heho, invasive": {"order": "heterogeneous-first", "invasive": True},
+        "homogeneous only": {"update": "homogeneous"},
+        "heterogeneous only": {"update": "heterogeneous"},
+        "as released": {"update": "released"},
+    }
+    paper = PAPER["updates"]
+    rows = [
+        Entry(label, _mmsr(**changes), paper.get(label, {}), alike="MMSR")
+        for label, changes in settings.items()
+    ]
+    return [*rows, Entry("MMSR", MMSR, paper["MMSR"])]
+
+
+def parts() -> list[Entry]:
+    """What the nodes know, the codes, and the readouts."""
+    paper = PAPER["updates"]
+    rows = {
+        "without position": _mmsr(use_position=False),
+        "without type": _mmsr(use_type=False),
+        "without codes": replace(MMSR, nodes=NodesConfig(kind="features")),
+        "without modalities": replace(MMSR, modalities=False),
+        "K = 10, k = 1": replace(MMSR, nodes=NodesConfig(num_codes=10)),
+        "K = 30, k = 3": replace(MMSR, nodes=NodesConfig(num_codes=30, k=3)),
+        "two layers": _mmsr(layers=2),
+        "two heads": _mmsr(heads=2),
+        "residual and norm": _mmsr(residual=True, norm=True),
+        **{
+            f"readout: {name}": _mmsr(readout=name)
+            for name in ("mean", "max", "recent", "soft_attention")
+        },
+        "MMSR": MMSR,
+    }
+    return [
+        Entry(label, composition, paper.get(label, {}), alike="MMSR")
+        for label, composition in rows.items()
+    ]
+
+
+def additions() -> list[Entry]:
+    """Each addition alone, to MMSR and to another."""
+    kinds = {
+        "MMSR": MMSR,
+        "SASRec, early fusion": _other("sasrec_early", layers=2),
+    }
+    scores = {
+        "features": ScoreConfig(features=True),
+        "successors": ScoreConfig(lags=(1,)),
+        "successors, four lags": ScoreConfig(lags=LAGS),
+        "features, successors, four lags": ADDITIONS,
+    }
+    rows = []
+    for name, composition in kinds.items():
+        rows.append(Entry(name, composition, alike=name))
+        rows += [
+            Entry(f"{name} + {label}", replace(composition, score=score), alike=name)
+            for label, score in scores.items()
+        ]
+    return [
+        *rows,
+        Entry(
+            "MMSR + features, successors, four lags, without modalities as nodes",
+            replace(BEST, modalities=False),
+            alike="MMSR",
+        ),
+    ]
+
+
+def missing() -> list[Entry]:
+    """Modalities missing from histories, at test alone and at training too."""
+    kinds = {"image": ("image",), "text": ("text",), "both": ("image", "text")}
+    drops = tuple(MissingConfig(names, share) for names in kinds.values() for share in SHARES)
+    rows = []
+    for label, composition in (
+        ("MMSR, improved", BEST),
+        ("SASRec, early fusion", _other("sasrec_early", layers=2)),
+    ):
+        rows.append(Entry(label, composition, dropped=drops, alike=label))
+        rows += [
+            Entry(
+                f"{label}, {name} missing from {share:.0%} in training too",
+                replace(composition, missing=MissingConfig(names, share)),
+                alike=label,
+            )
+            for name, names in kinds.items()
+            for share in SHARES
+        ]
+    return [*rows, Entry("MMSR on ids alone", IDS)]
+
+
+IDS = replace(BEST, modalities=False, score=ScoreConfig(lags=LAGS))
+"""The improved composition without anything of the modalities."""
+
+
+def smallest() -> list[Entry]:
+    """Two rows, for a look at how it works."""
+    return [Entry("Markov", counts="Markov"), Entry("MMSR", _mmsr(channels=16))]
+
+
+TABLES: dict[str, Callable[[], list[Entry]]] = {
+    "recommenders": recommenders,
+    "propagation": propagation,
+    "updates": updates,
+    "parts": parts,
+    "additions": additions,
+    "missing": missing,
+    "smallest": smallest,
+}
+
+
+def trials(entry: Entry, source: Source, training: TrainingConfig, count: int) -> list[Job]:
+    """The trials of a row, each as a search on validation with the first seed."""
+    assert entry.composition is not None
+    return [
+        Job(source, _with_dropout(entry.composition, dropout), _with_rate(training, rate), True)
+        for rate, dropout in TRIALS[:count]
+    ]
+
+
+def final(
+    entry: Entry,
+    deciding: Entry,
+    desk: Desk,
+    source: Source,
+    training: TrainingConfig,
+    tried: Source,
+    count: int,
+) -> Job | None:
+    """The training of a row with the settings that the trials of a row chose on a data set.
+
+    Returns:
+        None where the trials are not all done.
+    """
+    assert entry.composition is not None
+    rate, dropout = TRIALS[0]
+    if count > 1:
+        jobs = trials(deciding, tried, replace(training, seed=0), count)
+        found = [record for job in jobs if (record := desk.record(job)) is not None]
+        if len(found) < count:
+            return None
+        scores = [record["search"]["MRR"] for record in found]
+        rate, dropout = TRIALS[scores.index(max(scores))]
+    return Job(
+        source,
+        _with_dropout(entry.composition, dropout),
+        _with_rate(training, rate),
+        dropped=entry.dropped,
+    )
+
+
+def _with_dropout(composition: Composition, dropout: float) -> Composition:
+    return replace(
+        composition,
+        model=replace(composition.model, dropout=dropout),
+        sequential=replace(composition.sequential, dropout=dropout),
+    )
+
+
+def _with_rate(training: TrainingConfig, rate: float) -> TrainingConfig:
+    return replace(training, learning_rate=rate)
+
+
+# The paper's figures (arXiv 2308.15980): HR@5, MRR@5, HR@20, MRR@20, or the first two.
+PAPER: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {
+    "recommenders": {
+        "MMSR": {
+            "toys": (6.1159, 3.8987, 12.1192, 4.3551),
+            "beauty": (7.1563, 4.4429, 14.1470, 5.0433),
+            "sports": (3.2657, 1.9846, 7.7466, 2.2826),
+        },
+        "GRU4Rec": {"toys": (3.8663, 2.0022, 10.0727, 2.7267)},
+        "SASRec": {"toys": (5.0902, 2.7536, 11.8668, 3.4228)},
+        "SR-GNN": {"toys": (2.7329, 1.4878, 6.7452, 1.8655)},
+        "SASRec, early fusion": {"toys": (5.2328, 3.0801, 11.7485, 3.6812)},
+        "GRU4Rec, late fusion": {"toys": (2.1974, 1.1576, 6.0638, 1.5230)},
+    },
+    "propagation": {
+        "GCN": {"beauty": (5.6348, 3.163), "sports": (2.3177, 1.1424)},
+        "GraphSAGE": {"beauty": (5.5773, 3.1283), "sports": (2.2496, 1.3473)},
+        "GAT": {"beauty": (5.7116, 3.1941), "sports": (2.3452, 1.3825)},
+        "Graphormer": {"beauty": (5.9267, 3.3029), "sports": (2.3069, 1.3756)},
+        "RGAT": {"beauty": (6.8157, 3.9783), "sports": (2.8609, 1.7133)},
+        "HGNN": {"beauty": (6.9701, 4.1276), "sports": (2.9682, 1.7776)},
+        "HGAT": {"beauty": (7.0671, 4.2494), "sports": (3.0458, 1.8501)},
+        "MMSR": {"beauty": (7.1386, 4.6244), "sports": (3.3255, 1.9916)},
+    },
+    "updates": {
+        "MMSR": {"beauty": (7.1386, 4.6244), "sports": (3.3255, 1.9916)},
+        "synchronous": {"beauty": (6.8912, 4.4515), "sports": (3.0924, 1.7849)},
+        "hohe, non-invasive": {"beauty": (6.8900, 4.4616), "sports": (3.0616, 1.8792)},
+        "heho, non-invasive": {"beauty": (6.8897, 4.5528), "sports": (3.0087, 1.7051)},
+        "hohe, invasive": {"beauty": (6.8971, 4.4245), "sports": (3.0565, 1.8793)},
+        "heho, invasive": {"beauty": (6.5406, 4.3117), "sports": (2.8871, 1.6654)},
+        "homogeneous only": {"beauty": (6.6702, 4.1004), "sports": (3.0306, 1.7412)},
+        "heterogeneous only": {"beauty": (6.9354, 4.446), "sports": (3.0047, 1.8648)},
+        "without position": {"beauty": (6.9664, 4.5653), "sports": (3.1547, 1.8968)},
+        "without type": {"beauty": (6.9390, 4.5074), "sports": (3.2112, 1.9854)},
+        "without codes": {"beauty": (7.4263, 4.7469)},
+    },
+}

@@ -1,0 +1,106 @@
+"""Every recommender by its configuration: the compositions that the tables compare."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Literal
+
+from examples.mmsr.data import Dataset
+from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced
+from examples.mmsr.missing import MissingConfig
+from examples.mmsr.model import MMSR, ModalityNodes, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.protocol import Parts
+from examples.mmsr.recommender import Recommender
+from examples.mmsr.sequential import DIFSR, GRU4Rec, SASRec, SequentialConfig
+from examples.mmsr.srgnn import SRGNN
+from examples.mmsr.successors import SuccessorScore, count
+
+Kind = Literal["mmsr", "gru4rec", "gru4rec_late", "sasrec", "sasrec_early", "srgnn", "dif_sr"]
+
+SIDED = ("gru4rec_late", "sasrec_early", "dif_sr")
+"""Kinds that features enter."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What decides a model, but for its training.
+
+    Args:
+        kind: MMSR, or what it is compared with; ``late`` and ``early`` say how features enter.
+        nodes: how features become MMSR's nodes.
+        model: MMSR's blocks.
+        sequential: the other recommenders' sizes.
+        score: what enters the scores of any of them.
+        missing: what is dropped from histories, in training and in evaluation.
+        modalities: whether there are any; without them MMSR has ids alone.
+    """
+
+    kind: Kind = "mmsr"
+    nodes: NodesConfig = field(default_factory=NodesConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sequential: SequentialConfig = field(default_factory=SequentialConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    missing: MissingConfig = field(default_factory=MissingConfig)
+    modalities: bool = True
+
+
+class Zoo:
+    """Builds recommenders for a data set; what is made of its features is made once.
+
+    Args:
+        data: histories and features.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self.nodes = functools.cache(self._nodes)
+        self.reduced = functools.cache(lambda components: reduced(data, components))
+        self.count = functools.cache(lambda parts, lags: count(parts, data.num_items, lags))
+
+    def build(self, composition: Composition, counted: Parts) -> Recommender:
+        """A recommender with fresh weights from PyTorch's generator.
+
+        Args:
+            composition: which.
+            counted: the parts whose transitions it may count.
+
+        Raises:
+            ValueError: the composition needs modalities and the data set has none.
+        """
+        sided = composition.kind in SIDED or composition.score.features
+        if sided and not self.data.features:
+            raise ValueError(
+                f"composition: expected modalities for {composition.kind!r} with "
+                f"{composition.score}, got none in {self.data.name}"
+            )
+        model = self._model(composition, counted)
+        model.missing = composition.missing
+        return model
+
+    def _model(self, composition: Composition, counted: Parts) -> Recommender:
+        kind, score, items = composition.kind, composition.score, self.data.num_items
+        channels = composition.sequential.channels
+        if kind == "mmsr":
+            channels = composition.model.channels
+        features = None
+        if score.features:
+            features = ItemFeatures(self.reduced(score.components), channels)
+        successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
+        if kind == "mmsr":
+            nodes = self.nodes(composition.nodes, channels) if composition.modalities else {}
+            return MMSR(items, nodes, composition.model, features, successors)
+        sizes = composition.sequential
+        if kind == "srgnn":
+            return SRGNN(items, sizes, features, successors)
+        side = None
+        if kind in SIDED:
+            side = ItemFeatures(self.reduced(score.components), channels)
+        if kind == "dif_sr":
+            assert side is not None
+            return DIFSR(items, sizes, side, features, successors)
+        make = GRU4Rec if kind.startswith("gru4rec") else SASRec
+        return make(items, sizes, side, features, successors)
+
+    def _nodes(self, config: NodesConfig, channels: int) -> dict[str, ModalityNodes]:
+        return make_nodes(self.data, config, channels)
