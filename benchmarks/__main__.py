@@ -6,6 +6,7 @@ python -m benchmarks kernels --workload paper --threads 1
 python -m benchmarks --smoke                correctness and the report, on small sizes
 python -m benchmarks --check                fail where a floor does not hold
 python -m benchmarks --json results.json    keep the results, process by process
+python -m benchmarks --json results.json --resume    and go on where a run was stopped
 python -m benchmarks --from results.json    the report of an earlier run
 """
 
@@ -82,9 +83,26 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"environment": environment(), "rows": []}
     if options.smoke:
         results["environment"]["sizes"] = "small: no time here means anything"
+    if options.resume and options.json.exists():
+        results = _earlier(options.json, results["environment"])
+        # A process's rows are written together, so that one of them means all.
+        held = {(row["suite"], row["workload"], row["threads"]) for row in results["rows"]}
+        jobs = [job for job in jobs if (job[0][0], job[1], job[2]) not in held]
     for names, workload, threads in jobs:
         results["rows"] += _process(names, workload, threads, options.smoke)
         _save(results, options.json)  # a long run that is stopped keeps what it has
+    return results
+
+
+def _earlier(path: Path, now: dict[str, str]) -> dict[str, Any]:
+    """The results of a stopped run on the same machine, with the commits of both."""
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    then = results["environment"]
+    for name in now.keys() - {"date", "commit"}:
+        if then[name] != now[name]:
+            sys.exit(f"--resume: {path} was measured with {name} {then[name]}, not {now[name]}")
+    if now["commit"] not in then["commit"]:
+        then["commit"] += f", then {now['commit']}"
     return results
 
 
@@ -137,12 +155,15 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--check", action="store_true", help="fail where a floor does not hold")
     parser.add_argument("--json", type=Path, help="write the results, which --from reads")
+    parser.add_argument("--resume", action="store_true", help="measure what --json lacks")
     parser.add_argument("--from", type=Path, dest="source", help="report these results")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots")
     parser.add_argument("--workload", help="one alone, such as paper")
     parser.add_argument("--threads", type=int, nargs="+", help="by default each suite's own")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.resume and (options.smoke or not options.json):
+        parser.error("--resume goes with --json, and not with --smoke")
     for suite in options.suites:
         if suite not in SUITES:
             parser.error(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")

@@ -15,13 +15,18 @@ from examples.mmsr.data import DataError, Dataset, available_modalities, read
 from examples.mmsr.demo import demo
 from examples.mmsr.describe import describe as described
 from examples.mmsr.dial import dial
+from examples.mmsr.experiments import Plan, schedule, work
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.items import ScoreConfig
+from examples.mmsr.jobs import Desk, Source, open_source
 from examples.mmsr.metrics import rank_all, summarise, table
 from examples.mmsr.model import ModelConfig, NodesConfig
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing
 from examples.mmsr.recommend import recommend as recommended
+from examples.mmsr.results import counted
+from examples.mmsr.results import plot as draw
+from examples.mmsr.results import table as results_table
 from examples.mmsr.train import RunError, TrainingConfig, claim, fit
 from examples.mmsr.zoo import Composition, Zoo
 
@@ -154,6 +159,55 @@ def recommend(model: str, history: list[int], top: int = 10) -> None:
     print(listing(recommended(trained, history, top), names))
 
 
+def fill(
+    name: str,
+    data: str | None = None,
+    sequences: str = "sequences.npz",
+    trials_on: str | None = None,
+    trials: int = 4,
+    seeds: list[int] = [0, 1, 2],  # noqa: B006  # never changed
+    rows: list[str] = [],  # noqa: B006
+    training: TrainingConfig = TrainingConfig(progress=False),
+    minutes: float | None = None,
+    dry_run: bool = False,
+    runs: str = "runs/jobs",
+    results: str = "examples/mmsr/results",
+) -> None:
+    """Fill a table: do what is not done yet, print it, draw it. May run beside itself.
+
+    Args:
+        name: recommenders, propagation, updates, parts, additions, missing or smallest.
+        data: a data folder; without one, a small generated data set.
+        sequences: the file in it that holds the histories.
+        trials_on: the data folder on which settings are tried; the same unless given.
+        trials: settings tried for each row, on validation; 1 takes the first as it is.
+        seeds: of the final trainings.
+        rows: labels of the rows wanted; all by default.
+        training: how models are fitted, but for what the trials choose.
+        minutes: begin nothing new after so many.
+        dry_run: print what is left to be done and how long it may take.
+        runs: where unfinished jobs keep their checkpoints.
+        results: where records are kept.
+    """
+    source = Source(data, sequences)
+    tried = source if trials_on is None else Source(trials_on)
+    plan = Plan(name, source, tried, tuple(seeds), trials, tuple(rows), training)
+    desk = Desk(runs, results)
+    plan.entries()  # names what is unknown
+    print(schedule([plan], desk))
+    if dry_run:
+        return
+    failed = work([plan], desk, minutes)
+    folder = Path(results, source.name)
+    counts = counted(open_source(source), folder / "counted.json")
+    text = results_table(plan, desk, counts)
+    print(f"\n{text}")
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    draw(plan, desk, folder / f"{name}.png")
+    if failed:
+        sys.exit("\n".join(["these jobs failed:", *failed]))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "describe": describe,
     "train": train,
@@ -161,6 +215,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recommend": recommend,
     "demo": demo,
     "dial": dial,
+    "table": fill,
 }
 
 

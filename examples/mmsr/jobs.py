@@ -200,13 +200,14 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 def _open(source: Source) -> tuple[Zoo, Split]:
-    data = _read(source)
+    data = open_source(source)
     return Zoo(data), split(data)
 
 
-def _read(source: Source) -> Dataset:
+def open_source(source: Source) -> Dataset:
+    """The data of a source."""
     if source.folder is None:
-        return generate(GenerateConfig(dial=1, users=200, items=150, codes=8, width=130)).data
+        return generate(GenerateConfig(dial=1, users=200, items=200, codes=8, width=130)).data
     return read(source.folder, sequences=source.sequences)
 
 
