@@ -8,6 +8,7 @@ python -m benchmarks --check                fail where a floor does not hold
 python -m benchmarks --json results.json    keep the results, process by process
 python -m benchmarks --json results.json --resume    and go on where a run was stopped
 python -m benchmarks --from results.json    the report of an earlier run
+python -m benchmarks --from benchmarks/results.json --publish    and the documentation's figures
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.environment import environment, pinned
 from benchmarks.floors import verdicts
+from benchmarks.publish import publish
 from benchmarks.row import Row, Settings
 from benchmarks.timing import FULL, SMOKE
 
@@ -53,12 +55,14 @@ def main() -> int:
     print(report.text(results["environment"], rows))
     if options.plots:
         print("\n".join(report.plots(rows, options.plots)))
+    if options.publish:
+        print("\n".join(map(str, publish(results))))
     broken = [row for row in rows if row.status in ("wrong", "failed")]
     print("\n".join(["", "## wrong or failed", "", *map(report.line, broken)] if broken else []))
     ok = not broken
     if options.check:
         found = verdicts(rows)
-        print(report.floors(found))
+        print(f"\n## floors\n\n{report.floor_table(found)}")
         ok &= all(verdict.holds for verdict in found)
     return 0 if ok else 1
 
@@ -108,7 +112,9 @@ def _earlier(path: Path, now: dict[str, str]) -> dict[str, Any]:
 
 def _save(results: dict[str, Any], path: Path | None) -> None:
     if path is not None:
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        rows = ",\n".join(json.dumps(row) for row in results["rows"])
+        text = f'{{"environment": {json.dumps(results["environment"])},\n"rows": [\n{rows}\n]}}\n'
+        path.write_text(text, encoding="utf-8")
 
 
 def _process(
@@ -158,6 +164,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="measure what --json lacks")
     parser.add_argument("--from", type=Path, dest="source", help="report these results")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots")
+    parser.add_argument("--publish", action="store_true", help="write README and documentation")
     parser.add_argument("--workload", help="one alone, such as paper")
     parser.add_argument("--threads", type=int, nargs="+", help="by default each suite's own")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -51,14 +51,14 @@ def table(rows: Sequence[Row]) -> str:
             row = cells.get(quantity)
             line += [_quartiles(row), _ratio(row, first[quantity])]
             if timed and quantity in (FORWARD, BOTH, CALL):
-                line.append(_number(row.cold * 1e3) if row and row.cold else "")
+                line.append(number(row.cold * 1e3) if row and row.cold else "")
         own = list(cells.values())
-        line.append(" / ".join(_number(row.first_call) for row in own if row.first_call))
+        line.append(" / ".join(number(row.first_call) for row in own if row.first_call))
         errors = [row.error for row in own if row.error is not None]
         line.append(f"{max(errors):.0e}" if errors else "")
         line.append(_notes(own))
         body.append(line)
-    return _markdown(_without_empty_columns(body))
+    return markdown(_without_empty_columns(body))
 
 
 def _by_quantity(quantities: list[str], lines: dict[str, dict[str, Row]]) -> str:
@@ -70,14 +70,15 @@ def _by_quantity(quantities: list[str], lines: dict[str, dict[str, Row]]) -> str
         body.append([quantity + unit, *map(_quartiles, cells)])
     notes = {name: _notes(cells.values()) for name, cells in lines.items()}
     body.append(["note", *notes.values()])
-    return _markdown([line for line in body if any(line[1:])])
+    return markdown([line for line in body if any(line[1:])])
 
 
 def _notes(rows: Iterable[Row]) -> str:
     return "; ".join(dict.fromkeys(row.detail for row in rows if row.detail))
 
 
-def floors(verdicts: Iterable[Verdict]) -> str:
+def floor_table(verdicts: Iterable[Verdict]) -> str:
+    """What must hold, and whether it does."""
     body = [["floor", "of", "bound", "aim", "measured", "holds", "note"]]
     for v in verdicts:
         bound = "" if v.bound is None else f"{'at most' if v.at_most else 'at least'} {v.bound:g}x"
@@ -85,7 +86,7 @@ def floors(verdicts: Iterable[Verdict]) -> str:
         measured = "" if v.ratio is None else f"{v.ratio:.2f}x"
         holds = "reported" if v.bound is None else "yes" if v.holds else "NO"
         body.append([v.name, v.quantity, bound, aim, measured, holds, v.detail])
-    return "\n## floors\n\n" + _markdown(body)
+    return markdown(body)
 
 
 def line(row: Row) -> str:
@@ -160,10 +161,10 @@ def _quartiles(row: Row | None) -> str:
     if row.median is None:
         return row.status
     scale = {"s": 1e3, "B": 1e-6, "": 1.0}[row.unit]
-    median = _number(scale * row.median)
+    median = number(scale * row.median)
     if row.repeats < 2:
         return median
-    return f"{median} [{_number(scale * (row.q1 or 0))}, {_number(scale * (row.q3 or 0))}]"
+    return f"{median} [{number(scale * (row.q1 or 0))}, {number(scale * (row.q3 or 0))}]"
 
 
 def _ratio(row: Row | None, first: float | None) -> str:
@@ -172,7 +173,7 @@ def _ratio(row: Row | None, first: float | None) -> str:
     return f"{row.median / first:.2f}x"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
@@ -187,7 +188,7 @@ def _without_empty_columns(body: list[list[str]]) -> list[list[str]]:
     return [[line[c] for c in keep] for line in body]
 
 
-def _markdown(body: list[list[str]]) -> str:
+def markdown(body: list[list[str]]) -> str:
     widths = [max(len(line[c]) for line in body) for c in range(len(body[0]))]
     rows = [
         "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |"

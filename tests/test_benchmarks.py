@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import floors, report
+from benchmarks import __main__ as command
+from benchmarks import floors, publish, report
 from benchmarks.case import Case, Formulation, Program, leaves, measure
 from benchmarks.peers.compiled import compiled
 from benchmarks.row import BOTH, CALL, FORWARD, Row, Settings
@@ -111,6 +112,42 @@ def test_a_result_that_is_wrong_fails_the_run(smoke: Any, tmp_path: Path) -> Non
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(results), encoding="utf-8")
     assert run("--from", str(path)).returncode == 1
+
+
+def test_a_stopped_run_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, begun = tmp_path / "results.json", []
+
+    def process(suites: list[str], workload: str, threads: int, smoke: bool) -> Any:
+        begun.append((*suites, workload, threads))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        row = Row(*suites, workload, "case", "peer", "way", CALL, threads)  # type: ignore[arg-type]
+        return [asdict(row)]
+
+    monkeypatch.setattr(command, "_process", process)
+    arguments = ["benchmarks", "builder", "memory", "--json", str(path), "--resume"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(KeyboardInterrupt):
+        command.main()
+    assert command.main() == 0
+    assert begun[2] == begun[3]  # the one that was stopped is made again, and none of the others
+    assert len(set(begun)) == len(begun) - 1 == len(json.loads(path.read_text())["rows"])
+
+    other = json.loads(path.read_text())
+    other["environment"]["torch"] = "1.0"
+    path.write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match=r"was measured with torch 1\.0, not 2"):
+        command.main()
+
+
+@pytest.mark.parametrize("name", publish.FILES)
+def test_the_figures_of_the_documentation_are_those_of_the_results(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    results = json.loads(publish.RESULTS.read_text(encoding="utf-8"))
+    assert "<!-- benchmarks: summary -->" in text
+    assert publish.fill(text, results) == text
 
 
 class Halved(torch.autograd.Function):

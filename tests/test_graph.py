@@ -512,6 +512,22 @@ def test_homogeneous_and_heterogeneous_share_out_the_edges() -> None:
         assert int(edges.relation.max()) < edges.num_relations
 
 
+@pytest.mark.parametrize("made", ["built", "collated", "moved", "by hand"])
+def test_kernels_go_over_the_nodes_history_by_history(made: str) -> None:
+    graph = own_graph() if made == "by hand" else draw_graph(2)
+    if made == "collated":
+        graph = SequenceGraph.collate([draw_graph(3), graph])
+    elif made == "moved":
+        graph = pickle.loads(pickle.dumps(graph.to("cpu")))
+    for edges in (graph.edges, graph.homogeneous, graph.heterogeneous):
+        assert edges.transpose is not None
+        for side in (edges, edges.transpose):
+            assert side.order is not None
+            assert sorted(side.order.tolist()) == list(range(graph.num_nodes))
+            assert (graph.batch[side.order].diff() >= 0).all()
+    assert EdgeSet.from_edge_index(graph.edge_index, graph.num_nodes).order is None
+
+
 class TestValidate:
     @staticmethod
     def changed(graph: SequenceGraph, path: str, value: Any) -> SequenceGraph:
@@ -544,6 +560,7 @@ class TestValidate:
                 for field in ("ptr", "index", "centre", "edge_id", "transpose.edge_id")
             ),
             *("edges.relation", "homogeneous.relation", "heterogeneous.relation"),
+            *("edges.order", "homogeneous.order", "heterogeneous.transpose.order"),
             "step_edges.transpose.index",
         ],
     )

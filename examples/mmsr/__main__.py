@@ -21,11 +21,12 @@ from examples.mmsr.items import ScoreConfig
 from examples.mmsr.jobs import Desk, Source, open_source
 from examples.mmsr.metrics import rank_all, summarise, table
 from examples.mmsr.model import ModelConfig, NodesConfig
+from examples.mmsr.programme import PAGE, STAGES, page
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing
 from examples.mmsr.recommend import recommend as recommended
-from examples.mmsr.results import counted
-from examples.mmsr.results import plot as draw
+from examples.mmsr.results import counted, curve
+from examples.mmsr.results import plot as bars
 from examples.mmsr.results import table as results_table
 from examples.mmsr.train import RunError, TrainingConfig, claim, fit
 from examples.mmsr.zoo import Composition, Zoo
@@ -203,9 +204,48 @@ def fill(
     text = results_table(plan, desk, counts)
     print(f"\n{text}")
     (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    draw(plan, desk, folder / f"{name}.png")
+    (curve if name == "missing" else bars)(plan, desk, folder / f"{name}.png")
     if failed:
         sys.exit("\n".join(["these jobs failed:", *failed]))
+
+
+def programme(
+    root: str,
+    minutes: float | None = None,
+    dry_run: bool = False,
+    runs: str = "runs/jobs",
+    results: str = "examples/mmsr/results",
+) -> None:
+    """Do all trainings behind RESULTS.md that are not done yet. May run beside itself.
+
+    Args:
+        root: the folder of the data folders.
+        minutes: begin nothing new after so many.
+        dry_run: print what is left to be done and how long it may take.
+        runs: where unfinished jobs keep their checkpoints.
+        results: where records are kept.
+    """
+    desk = Desk(runs, results)
+    plans = [stage.plan(root) for stage in STAGES]
+    print(schedule(plans, desk), flush=True)
+    if dry_run:
+        return
+    for source in dict.fromkeys(plan.source for plan in plans):
+        counted(open_source(source), Path(results, source.name, "counted.json"))
+    failed = work(plans, desk, minutes)
+    if failed:
+        sys.exit("\n".join(["these jobs failed:", *failed]))
+
+
+def report(results: str = "examples/mmsr/results", out: str = str(PAGE)) -> None:
+    """Write RESULTS.md from the records.
+
+    Args:
+        results: where they are kept.
+        out: the file to be written.
+    """
+    Path(out).write_text(page(Desk("", results)), encoding="utf-8")
+    print(out)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -216,6 +256,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "dial": dial,
     "table": fill,
+    "programme": programme,
+    "results": report,
 }
 
 

@@ -53,7 +53,7 @@ class Recommender(nn.Module, ABC):
     """
 
     missing = MissingConfig()
-    successors: SuccessorScore | None = None
+    successors: SuccessorScore | None  # no default: one of the class would hide the submodule
 
     @abstractmethod
     def prepare(self, instances: Instances) -> Any:

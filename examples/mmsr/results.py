@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,47 @@ def dropped(plan: Plan, desk: Desk) -> str:
     return "\n".join(lines)
 
 
+def curve(plan: Plan, desk: Desk, path: Path) -> None:
+    """Draw HR@20 against the share of steps that lose a modality, a panel for each modality."""
+    import matplotlib.pyplot as plt
+
+    entries = plan.wanted()
+    found = {entry.label: list(finished(plan, entry, desk)) for entry in entries}
+    whole = [entry for entry in entries if entry.dropped and found[entry.label]]
+    kinds = list(dict.fromkeys(case.modalities for entry in whole for case in entry.dropped))
+    figure, axes = plt.subplots(1, max(len(kinds), 1), figsize=(13, 4), sharey=True, squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=False):
+        for number, entry in enumerate(whole):
+            records = found[entry.label]
+            start = [(0.0, _mean(record["test"] for record in records))]
+            at_test = [
+                (case.share, _mean(record["dropped"][place]["test"] for record in records))
+                for place, case in enumerate(entry.dropped)
+                if case.modalities == kind
+            ]
+            trained = [
+                (other.composition.missing.share, _mean(r["test"] for r in found[other.label]))
+                for other in entries
+                if other.composition is not None
+                and (other.alike, other.composition.missing.modalities) == (entry.label, kind)
+                and found[other.label]
+            ]
+            for points, line, when in ((at_test, "--", "at test"), (trained, "-", "always")):
+                x, y = zip(*start, *points, strict=True)
+                label = f"{entry.label}, {when}"
+                axis.plot(x, y, line, marker="o", color=f"C{number}", label=label)
+        for entry in entries:
+            if entry.composition and not entry.composition.modalities and found[entry.label]:
+                alone = _mean(record["test"] for record in found[entry.label])
+                axis.axhline(alone, color="0.5", label=entry.label)
+        axis.set(title=" and ".join(kind), xlabel="share of steps without it", ylim=(0, None))
+        axis.legend(fontsize="small", loc="lower left")
+    axes[0][0].set_ylabel("HR@20, %")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def plot(plan: Plan, desk: Desk, path: Path) -> None:
     """Draw a table's HR@20 and MRR@5 as bars."""
     import matplotlib.pyplot as plt
@@ -147,6 +188,10 @@ def plot(plan: Plan, desk: Desk, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _mean(tests: Iterable[dict[str, float]]) -> float:
+    return float(np.mean([test["HR@20"] for test in tests]))
 
 
 def _ranks(plan: Plan, entry: Entry, desk: Desk) -> tuple[list[np.ndarray], np.ndarray]:

@@ -1,0 +1,140 @@
+"""The figures of README and documentation, made from a run's results.
+
+A file says where: what stands between ``<!-- benchmarks: NAME -->`` and ``<!-- end -->`` is
+replaced by one of :data:`BLOCKS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.floors import FLOORS, Floor, verdicts
+from benchmarks.row import BOTH, FORWARD, Row
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results.json"
+FILES = ("README.md", "docs/benchmarks.md")
+PLOTS = ROOT / "docs" / "_static" / "benchmarks"
+
+SUMMARY = {
+    "a pass against torch-scatter": "heterogeneous pass",
+    "a pass against eager PyTorch": "heterogeneous pass",
+    "a pass against compiled PyTorch, one thread": "heterogeneous pass",
+    "a pass against compiled PyTorch, two threads": "heterogeneous pass, two threads",
+    "the layer against MMSR's dense layout": "MMSR's layer",
+    "GAT against PyG": "GAT",
+    "GGNN against PyG": "GGNN, one step",
+    "GGNN's aggregation against PyG": "GGNN's aggregation",
+    "the builder against dictionaries": "graphs of 512 histories",
+}
+"""Floors that the README shows, and what it calls them."""
+
+
+def publish(results: dict[str, Any]) -> Iterator[Path]:
+    """Write the blocks of every file, and the plots; yields what was written."""
+    rows = [Row(**row) for row in results["rows"]]
+    for name in FILES:
+        path = ROOT / name
+        path.write_text(fill(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+        yield path
+    scaling = [row for row in rows if row.suite == "scaling"]
+    yield from map(Path, report.plots(scaling, PLOTS))
+
+
+def fill(text: str, results: dict[str, Any]) -> str:
+    """A text with its blocks made anew."""
+    rows = [Row(**row) for row in results["rows"]]
+
+    def made(block: re.Match[str]) -> str:
+        name = block["name"]
+        return f"<!-- benchmarks: {name} -->\n\n{BLOCKS[name](rows, results)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- benchmarks: (?P<name>\w+) -->.*?<!-- end -->", made, text, flags=re.DOTALL)
+
+
+def _environment(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    found = results["environment"]
+    packages = ", ".join(
+        f"{name} {found[name]}"
+        for name in ("torch", "numba", "torch-scatter", "torch-sparse", "torch-geometric")
+    )
+    return (
+        f"Measured on {found['date'][:10]} at commit {found['commit'][:7]}: one of "
+        f"{found['cores']} cores of an {found['cpu']}, {found['memory']}, "
+        f"Python {found['python']}, {packages}."
+    )
+
+
+def _summary(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    body = [["", "mmgraph, ms", "the peer at its fastest, ms", "times as long"]]
+    for floor in FLOORS:
+        if floor.name in SUMMARY:
+            body.append([SUMMARY[floor.name], *_compared(floor, rows)])
+    return report.markdown(body)
+
+
+def _compared(floor: Floor, rows: Sequence[Row]) -> list[str]:
+    """Our times, the peer's and the ratios; the fastest formulation may differ by quantity."""
+    ours, theirs, ratios, names = [], [], [], []
+    for quantity in (FORWARD, BOTH) if floor.faster.suite != "builder" else floor.bounds:
+        mine, other = floor.faster.best(rows, quantity), floor.slower.best(rows, quantity)
+        if mine is None or other is None or not mine.median or not other.median:
+            return ["not measured", "", ""]
+        ours.append(report.number(1e3 * mine.median))
+        theirs.append(report.number(1e3 * other.median))
+        ratios.append(f"{other.median / mine.median:.3g}x")
+        names.append(other.formulation)
+    which = "; ".join(dict.fromkeys(names))
+    return [" / ".join(ours), f"{which}: {' / '.join(theirs)}", " / ".join(ratios)]
+
+
+def _floors(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    return report.floor_table(verdicts(rows))
+
+
+def _tables(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    """The cases of the paper's workload; all others are in the results alone."""
+    chosen = [row for row in rows if row.workload == "paper"]
+    parts = []
+    for suite, of_suite in groupby(
+        sorted(chosen, key=lambda row: row.suite), lambda row: row.suite
+    ):
+        parts.append(f"### {suite.replace('_', ' ').capitalize()}")
+        cases: dict[tuple[str, int], list[Row]] = {}
+        for row in of_suite:
+            cases.setdefault((row.case, row.threads), []).append(row)
+        for (case, threads), own in cases.items():
+            size = f", {own[0].edges:,} edges" if own[0].edges else ""
+            parts.append(f"**{case}**{size}, {threads} thread{'s' * (threads != 1)}")
+            parts.append(report.table(own))
+    return "\n\n".join(parts)
+
+
+def _curve(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    """Our own time per edge by the number of edges, at one thread and at two."""
+    body = [["edges", "threads", "forward, ns per edge", "forward + backward, ns per edge"]]
+    own: dict[tuple[int, int], dict[str, Row]] = {}
+    for row in rows:
+        if row.suite == "scaling" and row.formulation == "mmgraph, fused" and row.median:
+            own.setdefault((row.edges, row.threads), {})[row.quantity] = row
+    for (edges, threads), cells in sorted(own.items()):
+        costs = [
+            report.number(1e9 * (cells[quantity].median or 0) / edges)
+            for quantity in (FORWARD, BOTH)
+        ]
+        body.append([f"{edges:,}", str(threads), *costs])
+    return report.markdown(body)
+
+
+BLOCKS: dict[str, Callable[[Sequence[Row], dict[str, Any]], str]] = {
+    "environment": _environment,
+    "summary": _summary,
+    "floors": _floors,
+    "curve": _curve,
+    "tables": _tables,
+}

@@ -1,0 +1,104 @@
+"""All trainings behind RESULTS.md, in their order, and the page that is made of their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from examples.mmsr.experiments import Plan
+from examples.mmsr.jobs import Desk, Source
+from examples.mmsr.results import comparison, dropped, finished, gates, table
+
+SEEDS = (0, 1, 2)
+FIRST = SEEDS[:1]
+HEADLINE = ("MMSR, improved", "SASRec, early fusion, improved")
+OTHERS = ("MMSR", "SASRec, early fusion", "SR-GNN")
+PAGE = Path(__file__).with_name("RESULTS.md")
+PREFACE = Path(__file__).with_name("RESULTS.preface.md")
+TITLES = {
+    "recommenders": "Recommenders",
+    "updates": "How the two attentions are joined",
+    "propagation": "Other graph layers",
+    "parts": "Nodes, codes, readouts",
+    "additions": "Each addition alone",
+    "missing": "Missing modalities",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A table on a data set, for some rows and seeds; all rows by default."""
+
+    data: str
+    table: str
+    rows: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = SEEDS
+    sequences: str = "sequences.npz"
+
+    def plan(self, root: str | Path = "") -> Plan:
+        """As a plan, for data folders under a root; settings are tried on ``scientific``."""
+        source = Source(str(Path(root, self.data)), self.sequences)
+        tried = Source(str(Path(root, "scientific")))
+        return Plan(self.table, source, tried, self.seeds, rows=self.rows)
+
+
+STAGES = (
+    Stage("scientific", "recommenders"),
+    Stage("scientific", "updates"),
+    Stage("toys", "recommenders", HEADLINE),
+    Stage("toys", "recommenders", OTHERS, FIRST),
+    Stage("toys", "recommenders", HEADLINE, FIRST, "sequences_other_order.npz"),
+    Stage("scientific", "propagation", seeds=FIRST),
+    Stage("scientific", "additions", seeds=FIRST),
+    Stage("scientific", "missing", seeds=FIRST),
+    Stage("scientific", "parts", seeds=FIRST),
+    Stage("beauty", "recommenders", HEADLINE, FIRST),
+    Stage("sports", "recommenders", HEADLINE, FIRST),
+    Stage("scientific_missing", "recommenders", (*HEADLINE, *OTHERS), FIRST),
+    Stage("toys", "updates", seeds=FIRST),
+    Stage("toys", "propagation", seeds=FIRST),
+    Stage("scientific", "propagation"),
+    Stage("scientific", "additions"),
+    Stage("scientific", "missing"),
+    Stage("scientific", "parts"),
+)
+"""What can be shown early comes early: everything with one seed, then the other seeds."""
+
+
+def page(desk: Desk) -> str:
+    """RESULTS.md: every table, what of it was not run, and what holds."""
+    parts = [PREFACE.read_text(encoding="utf-8").strip()]
+    shown = list(dict.fromkeys(replace(stage, rows=(), seeds=SEEDS) for stage in STAGES))
+    shown.sort(key=lambda stage: stage.data != "scientific")
+    for name, stages in groupby(shown, key=lambda stage: stage.plan().source.name):
+        parts.append(f"## {name}")
+        for stage in stages:
+            parts += _section(stage, desk)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(stage: Stage, desk: Desk) -> Iterator[str]:
+    plan = stage.plan()
+    yield f"### {TITLES[stage.table]}"
+    options = "" if plan.source.name == stage.data else f" --sequences {stage.sequences}"
+    options += "" if stage.data == "scientific" else " --trials_on scientific"
+    yield f"`python -m examples.mmsr table {stage.table} --data {stage.data}{options}`"
+    file = desk.results / plan.source.name / "counted.json"
+    counts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    yield table(plan, desk, counts)
+    if stage.table == "missing":
+        yield dropped(plan, desk)
+    for ours in ("MMSR, improved", "MMSR"):
+        if stage.table in ("recommenders", "updates") and _compared(plan, desk, ours):
+            yield comparison(plan, desk, ours)
+    if stage.table == "updates" and _compared(plan, desk, "MMSR"):
+        yield gates(plan, desk)
+
+
+def _compared(plan: Plan, desk: Desk, ours: str) -> bool:
+    """Whether a row is there, and another beside it."""
+    done = [entry.label for entry in plan.wanted() if any(finished(plan, entry, desk))]
+    return ours in done and len(done) > 1
