@@ -10,6 +10,8 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from examples.mmsr import checkpoint
+from examples.mmsr.amazon import prepare
+from examples.mmsr.amazon_download import download
 from examples.mmsr.baselines import judge_baselines
 from examples.mmsr.data import DataError, Dataset, available_modalities, read
 from examples.mmsr.demo import demo
@@ -258,6 +260,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "table": fill,
     "programme": programme,
     "results": report,
+    "amazon": prepare,
+    "amazon_download": download,
 }
 
 

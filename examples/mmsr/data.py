@@ -19,7 +19,7 @@ from __future__ import annotations
 import html
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,22 @@ class Dataset:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.features)
+
+    def default_modalities(self) -> tuple[str, ...]:
+        """Every feature matrix; attributes only where there is none."""
+        return tuple(name for name in self.features if name != ATTRIBUTES) or self.modalities
+
+    def only(self, modalities: Sequence[str]) -> Dataset:
+        """The same data set with some of its modalities, in this order.
+
+        Raises:
+            DataError: it lacks one.
+        """
+        for name in modalities:
+            if name not in self.features:
+                have = ", ".join(self.features) or "none"
+                raise DataError(f"{self.name} lacks {name!r}; the modalities it has: {have}")
+        return replace(self, features={name: self.features[name] for name in modalities})
 
     def has(self, modality: str) -> np.ndarray:
         """Which items have the modality, as booleans ``[num_items]``."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from examples.mmsr import gate
-from examples.mmsr.data import Dataset, read
+from examples.mmsr.data import Dataset, available_modalities, read
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.missing import MissingConfig
@@ -208,7 +208,8 @@ def open_source(source: Source) -> Dataset:
     """The data of a source."""
     if source.folder is None:
         return generate(GenerateConfig(dial=1, users=200, items=200, codes=8, width=130)).data
-    return read(source.folder, sequences=source.sequences)
+    modalities = available_modalities(source.folder)  # a composition chooses among all
+    return read(source.folder, sequences=source.sequences, modalities=modalities)
 
 
 def _has_gate(model: MMSR) -> bool:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from examples.mmsr.recommender import Batch, Recommender
 
 LARGEST = 2**27
-"""More logits than this are made piece by piece, and made again for their gradients."""
+"""More logits than this are made piece by piece."""
 
 
 def cross_entropy(
     model: Recommender, batch: Batch, label_smoothing: float = 0.0, largest: int = LARGEST
 ) -> Tensor:
     """The sum over a batch of the targets' negative log-likelihood over all items.
+
+    Pieces of plain products go through PyTorch's linear cross-entropy (2.13), which finds the
+    gradients on its way forward. It knows no other scores, no label smoothing and no autocast:
+    there, and in an older PyTorch, pieces are made again for their gradients.
 
     Args:
         model: which scores.
@@ -34,6 +39,11 @@ def cross_entropy(
     size = max(1, largest // max(len(vectors), 1))
     if len(batch) <= size:
         return of(vectors, histories, slice(0, len(batch)))
+    if not label_smoothing and _plain(model, histories, vectors):
+        options = nn.LinearCrossEntropyOptions(batch_chunk_size=size)
+        return F.linear_cross_entropy(
+            histories, vectors, batch.targets, reduction="sum", options=options
+        )
     total = histories.new_zeros(())
     for begin in range(0, len(batch), size):
         rows = slice(begin, min(begin + size, len(batch)))
@@ -41,3 +51,14 @@ def cross_entropy(
         assert isinstance(piece, Tensor)
         total = total + piece
     return total
+
+
+def _plain(model: Recommender, histories: Tensor, vectors: Tensor) -> bool:
+    """Whether PyTorch's linear cross-entropy takes these scores, and there is one."""
+    return (
+        hasattr(nn, "LinearCrossEntropyOptions")
+        and model.successors is None
+        and type(model).scores is Recommender.scores
+        and histories.dtype == vectors.dtype
+        and not torch.is_autocast_enabled(histories.device.type)
+    )

@@ -124,7 +124,7 @@ def parts() -> list[Entry]:
         "without position": _mmsr(use_position=False),
         "without type": _mmsr(use_type=False),
         "without codes": replace(MMSR, nodes=NodesConfig(kind="features")),
-        "without modalities": replace(MMSR, modalities=False),
+        "without modalities": replace(MMSR, modalities=()),
         "K = 10, k = 1": replace(MMSR, nodes=NodesConfig(num_codes=10)),
         "K = 30, k = 3": replace(MMSR, nodes=NodesConfig(num_codes=30, k=3)),
         "two layers": _mmsr(layers=2),
@@ -165,7 +165,7 @@ def additions() -> list[Entry]:
         *rows,
         Entry(
             "MMSR + features, successors, four lags, without modalities as nodes",
-            replace(BEST, modalities=False),
+            replace(BEST, modalities=()),
             alike="MMSR",
         ),
     ]
@@ -193,7 +193,7 @@ def missing() -> list[Entry]:
     return [*rows, Entry("MMSR on ids alone", IDS)]
 
 
-IDS = replace(BEST, modalities=False, score=ScoreConfig(lags=LAGS))
+IDS = replace(BEST, modalities=(), score=ScoreConfig(lags=LAGS))
 """The improved composition without anything of the modalities."""
 
 

@@ -84,6 +84,8 @@ def claim(out: str | Path, settings: dict[str, Any], resume: bool) -> None:
         RunError: the folder has a run already and is not to be resumed, or has one of other
             settings.
     """
+    if rank_zero_only.rank:  # this process's rank zero has taken it, or is about to
+        return
     file = Path(out) / "settings.json"
     settings = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
     if file.exists():
@@ -272,6 +274,8 @@ class Fitting(L.LightningModule):
 
     def training_step(self, part: tuple[Batch, int], _: int) -> Tensor:
         batch, whole = part
+        if not len(batch):  # a short batch has no row for this part; DDP wants every gradient
+            return torch.stack([0 * p.sum() for p in self.parameters() if p.requires_grad]).sum()
         total = cross_entropy(self.model, batch, self.config.label_smoothing)
         self._loss += total.detach()
         self._count += len(batch)
@@ -283,10 +287,12 @@ class Fitting(L.LightningModule):
 
     def validation_step(self, part: tuple[Batch, int], _: int) -> None:
         batch, _ = part
-        self._ranks.append(ranks(self.model(batch).float(), batch.targets))
+        if len(batch):
+            self._ranks.append(ranks(self.model(batch).float(), batch.targets).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        found = np.concatenate(_gathered(torch.cat(self._ranks).cpu().numpy()))
+        mine = torch.cat([torch.empty(0, dtype=torch.float64), *self._ranks])
+        found = np.concatenate(_gathered(mine.numpy()))
         self._ranks.clear()
         self._metrics = {"MRR": 100 * float((1 / found).mean()), **summarise(found)}
         self.log("MRR", self._metrics["MRR"], prog_bar=True, logger=False)

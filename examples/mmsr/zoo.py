@@ -33,7 +33,8 @@ class Composition:
         sequential: the other recommenders' sizes.
         score: what enters the scores of any of them.
         missing: what is dropped from histories, in training and in evaluation.
-        modalities: whether there are any; without them MMSR has ids alone.
+        modalities: which, such as [image, text]; None has every feature matrix, and attributes
+            where there is none. Without any, MMSR has ids alone.
     """
 
     kind: Kind = "mmsr"
@@ -42,7 +43,7 @@ class Composition:
     sequential: SequentialConfig = field(default_factory=SequentialConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     missing: MissingConfig = field(default_factory=MissingConfig)
-    modalities: bool = True
+    modalities: tuple[str, ...] | None = None
 
 
 class Zoo:
@@ -55,7 +56,7 @@ class Zoo:
     def __init__(self, data: Dataset) -> None:
         self.data = data
         self.nodes = functools.cache(self._nodes)
-        self.reduced = functools.cache(lambda components: reduced(data, components))
+        self.reduced = functools.cache(lambda names, size: reduced(data.only(names), size))
         self.count = functools.cache(lambda parts, lags: count(parts, data.num_items, lags))
 
     def build(self, composition: Composition, counted: Parts) -> Recommender:
@@ -66,41 +67,48 @@ class Zoo:
             counted: the parts whose transitions it may count.
 
         Raises:
-            ValueError: the composition needs modalities and the data set has none.
+            ValueError: the composition needs modalities and there are none.
+        DataError: the data set lacks one that the composition names.
         """
-        sided = composition.kind in SIDED or composition.score.features
-        if sided and not self.data.features:
+        names = composition.modalities
+        if names is None:
+            names = self.data.default_modalities()
+        if not names and (composition.kind in SIDED or composition.score.features):
             raise ValueError(
                 f"composition: expected modalities for {composition.kind!r} with "
                 f"{composition.score}, got none in {self.data.name}"
             )
-        model = self._model(composition, counted)
+        model = self._model(composition, names, counted)
         model.missing = composition.missing
         return model
 
-    def _model(self, composition: Composition, counted: Parts) -> Recommender:
+    def _model(
+        self, composition: Composition, names: tuple[str, ...], counted: Parts
+    ) -> Recommender:
         kind, score, items = composition.kind, composition.score, self.data.num_items
         channels = composition.sequential.channels
         if kind == "mmsr":
             channels = composition.model.channels
         features = None
         if score.features:
-            features = ItemFeatures(self.reduced(score.components), channels)
+            features = ItemFeatures(self.reduced(names, score.components), channels)
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
         if kind == "mmsr":
-            nodes = self.nodes(composition.nodes, channels) if composition.modalities else {}
+            nodes = self.nodes(composition.nodes, names, channels)
             return MMSR(items, nodes, composition.model, features, successors)
         sizes = composition.sequential
         if kind == "srgnn":
             return SRGNN(items, sizes, features, successors)
         side = None
         if kind in SIDED:
-            side = ItemFeatures(self.reduced(score.components), channels)
+            side = ItemFeatures(self.reduced(names, score.components), channels)
         if kind == "dif_sr":
             assert side is not None
             return DIFSR(items, sizes, side, features, successors)
         make = GRU4Rec if kind.startswith("gru4rec") else SASRec
         return make(items, sizes, side, features, successors)
 
-    def _nodes(self, config: NodesConfig, channels: int) -> dict[str, ModalityNodes]:
-        return make_nodes(self.data, config, channels)
+    def _nodes(
+        self, config: NodesConfig, names: tuple[str, ...], channels: int
+    ) -> dict[str, ModalityNodes]:
+        return make_nodes(self.data.only(names), config, channels)
