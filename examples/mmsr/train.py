@@ -477,6 +477,7 @@ def _quiet() -> None:
         "Checkpoint directory .* exists and is not empty",  # a resumed run's does
         "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6 on PyTorch 2.13
         "The '.*_dataloader' does not have many workers",  # building graphs takes milliseconds
+        "It is recommended to use `self.log\\(.*sync_dist",  # figures are gathered already
     ):
         warnings.filterwarnings("ignore", message=message)
 
