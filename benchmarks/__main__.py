@@ -31,14 +31,14 @@ from benchmarks.publish import publish
 from benchmarks.row import Row, Settings
 from benchmarks.timing import FULL, SMOKE
 
-# Each with the numbers of threads that it is measured at.
-SUITES = {
-    "builder": (1,),
-    "kernels": (1, 2),
-    "propagation": (1, 2),
-    "scaling": (1, 2),
-    "memory": (1,),
-    "end_to_end": (1, 2),
+# Each with the numbers of threads that it is measured at, and on which workloads; None is all.
+SUITES: dict[str, dict[int, tuple[str, ...] | None]] = {
+    "builder": {1: None},
+    "kernels": {1: None, 2: ("paper",)},
+    "propagation": {1: None, 2: ("paper",)},
+    "scaling": {1: None, 2: None},
+    "memory": {1: None},
+    "end_to_end": {1: None, 2: None},
 }
 
 
@@ -75,12 +75,12 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         jobs = [(suites, None, number) for number in options.threads or [1]]
     else:
         for suite in suites:
-            usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
             names = importlib.import_module(f"benchmarks.suites.{suite}").NAMES
+            usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
             jobs += [
                 ([suite], name, number)
                 for number in options.threads or usable
-                for name in names
+                for name in SUITES[suite].get(number) or names
                 if options.workload in (None, name)
             ]
         jobs.sort(key=lambda job: job[2])  # all at one thread, then all at two

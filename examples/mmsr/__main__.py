@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jsonargparse import auto_cli
+from lightning.pytorch.utilities import rank_zero_only
 
 from examples.mmsr import checkpoint
 from examples.mmsr.amazon import prepare
@@ -94,7 +95,8 @@ def train(
     parts = split(found)
     print(described(found, parts), flush=True)
     zoo = Zoo(found)
-    composition = Composition(nodes=nodes, model=model, score=score)
+    # Whether attributes were wanted is decided already.
+    composition = Composition(nodes=nodes, model=model, score=score, attributes=True)
     zoo.build(composition, parts.fit)  # what does not fit is said before there is a folder
     claim(out, settings, resume)  # last, so that a wrong input leaves no folder behind
     fitted, record = fit(
@@ -106,6 +108,8 @@ def train(
     )
     saved = Path(out, "model.pt")
     checkpoint.save(saved, fitted, found)
+    if rank_zero_only.rank:  # of several processes one tells
+        return
     rows = judge_baselines(parts.train, found.num_items, parts.test)
     rows["MMSR"] = record["test"]
     search = record["search"]
@@ -192,6 +196,11 @@ def fill(
         runs: where unfinished jobs keep their checkpoints.
         results: where records are kept.
     """
+    if training.devices > 1:
+        raise ValueError(
+            f"training.devices: expected 1, since processes share a table by jobs, "
+            f"got {training.devices}"
+        )
     source = Source(data, sequences)
     tried = source if trials_on is None else Source(trials_on)
     plan = Plan(name, source, tried, tuple(seeds), trials, tuple(rows), training)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from examples.mmsr.data import Dataset
 from examples.mmsr.model import MMSR
@@ -29,7 +30,9 @@ def contents(model: MMSR, data: Dataset) -> dict[str, Any]:
 
 
 def save(path: str | Path, model: MMSR, data: Dataset) -> None:
-    """Write a model with the names of the items it recommends."""
+    """Write a model with the names of the items it recommends; of several processes, the first."""
+    if rank_zero_only.rank:
+        return
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     torch.save({**contents(model, data), "state_dict": model.state_dict()}, partial)

@@ -84,20 +84,8 @@ class Dataset:
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.features)
 
-    def default_modalities(self) -> tuple[str, ...]:
-        """Every feature matrix; attributes only where there is none."""
-        return tuple(name for name in self.features if name != ATTRIBUTES) or self.modalities
-
     def only(self, modalities: Sequence[str]) -> Dataset:
-        """The same data set with some of its modalities, in this order.
-
-        Raises:
-            DataError: it lacks one.
-        """
-        for name in modalities:
-            if name not in self.features:
-                have = ", ".join(self.features) or "none"
-                raise DataError(f"{self.name} lacks {name!r}; the modalities it has: {have}")
+        """The same data set with some of its modalities, in this order."""
         return replace(self, features={name: self.features[name] for name in modalities})
 
     def has(self, modality: str) -> np.ndarray:
@@ -140,8 +128,10 @@ def read(
     if len(items) == 0:
         raise DataError(f"{folder / sequences}: there are no interactions")
 
+    if modalities is None:
+        modalities = without_attributes(available_modalities(folder))
     features: dict[str, np.ndarray | sparse.csr_array] = {}
-    for name in _modalities_in(folder) if modalities is None else modalities:
+    for name in modalities:
         if name in features:
             raise DataError(f"{folder}: modality {name!r} is asked for twice")
         if name == ATTRIBUTES and not (folder / f"{ATTRIBUTES}.npy").exists():
@@ -158,6 +148,11 @@ def read(
     # The first that is there counts, and Dataset holds the others to it.
     num_items = sizes[0] if sizes else int(items.max()) + 1
     return Dataset(folder.name, items, offsets, num_items, features, titles, item_ids)
+
+
+def without_attributes(names: Sequence[str]) -> tuple[str, ...]:
+    """What is taken without a choice: every feature matrix, attributes only where there is none."""
+    return tuple(name for name in names if name != ATTRIBUTES) or tuple(names)
 
 
 def write(data: Dataset, folder: str | Path) -> None:
@@ -188,11 +183,6 @@ def available_modalities(folder: str | Path) -> list[str]:
     if (folder / f"{ATTRIBUTES}.npz").exists() and ATTRIBUTES not in names:
         names.append(ATTRIBUTES)
     return names
-
-
-def _modalities_in(folder: Path) -> list[str]:
-    names = available_modalities(folder)
-    return [name for name in names if name != ATTRIBUTES] or names
 
 
 def _read_ragged(path: Path, values_name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -154,7 +154,7 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
                 label = f"{entry.label}, {when}"
                 axis.plot(x, y, line, marker="o", color=f"C{number}", label=label)
         for entry in entries:
-            if entry.composition and entry.composition.modalities == () and found[entry.label]:
+            if entry.composition and not entry.composition.modalities and found[entry.label]:
                 alone = _mean(record["test"] for record in found[entry.label])
                 axis.axhline(alone, color="0.5", label=entry.label)
         axis.set(title=" and ".join(kind), xlabel="share of steps without it", ylim=(0, None))

@@ -17,7 +17,7 @@ from examples.mmsr.zoo import Composition
 LAGS = (1, 2, 3, -1)
 ADDITIONS = ScoreConfig(features=True, lags=LAGS)
 MMSR = Composition()
-BEST = Composition(score=ADDITIONS)
+BEST = Composition(nodes=NodesConfig(kind="features"), score=ADDITIONS, attributes=True)
 
 TRIALS = ((0.001, 0.4), (0.001, 0.2), (0.0005, 0.4), (0.002, 0.4))
 """Learning rate and dropout of the trials of each row; the best MRR on validation is taken."""
@@ -69,10 +69,7 @@ def recommenders() -> list[Entry]:
         Entry("DIF-SR", _other("dif_sr", layers=2)),
         Entry("MMSR", MMSR),
         Entry("MMSR, improved", BEST),
-        Entry(
-            "SASRec, early fusion, improved",
-            replace(_other("sasrec_early", layers=2), score=ADDITIONS),
-        ),
+        Entry("SASRec, early fusion, improved", BETTER_SASREC),
         *(Entry(name) for name in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
     ]
     return [replace(row, paper=paper.get(row.label, {})) for row in rows]
@@ -124,7 +121,7 @@ def parts() -> list[Entry]:
         "without position": _mmsr(use_position=False),
         "without type": _mmsr(use_type=False),
         "without codes": replace(MMSR, nodes=NodesConfig(kind="features")),
-        "without modalities": replace(MMSR, modalities=()),
+        "without modalities": replace(MMSR, modalities=False),
         "K = 10, k = 1": replace(MMSR, nodes=NodesConfig(num_codes=10)),
         "K = 30, k = 3": replace(MMSR, nodes=NodesConfig(num_codes=30, k=3)),
         "two layers": _mmsr(layers=2),
@@ -144,31 +141,35 @@ def parts() -> list[Entry]:
 
 def additions() -> list[Entry]:
     """Each addition alone, to MMSR and to another."""
-    kinds = {
-        "MMSR": MMSR,
-        "SASRec, early fusion": _other("sasrec_early", layers=2),
-    }
+    early = _other("sasrec_early", layers=2)
     scores = {
         "features": ScoreConfig(features=True),
         "successors": ScoreConfig(lags=(1,)),
         "successors, four lags": ScoreConfig(lags=LAGS),
         "features, successors, four lags": ADDITIONS,
     }
-    rows = []
-    for name, composition in kinds.items():
-        rows.append(Entry(name, composition, alike=name))
-        rows += [
-            Entry(f"{name} + {label}", replace(composition, score=score), alike=name)
-            for label, score in scores.items()
-        ]
-    return [
-        *rows,
-        Entry(
-            "MMSR + features, successors, four lags, without modalities as nodes",
-            replace(BEST, modalities=()),
-            alike="MMSR",
-        ),
+    rows = {"MMSR": MMSR, "MMSR + vectors as nodes": replace(MMSR, nodes=BEST.nodes)}
+    rows |= {f"MMSR + {label}": replace(MMSR, score=score) for label, score in scores.items()}
+    rows |= {
+        "MMSR + attributes": replace(MMSR, attributes=True),
+        "MMSR, improved": BEST,
+        "SASRec, early fusion": early,
+    }
+    rows |= {
+        f"SASRec, early fusion + {label}": replace(early, score=score)
+        for label, score in scores.items()
+    }
+    rows |= {
+        "SASRec, early fusion + attributes": replace(early, attributes=True),
+        "SASRec, early fusion, improved": BETTER_SASREC,
+    }
+    entries = [
+        Entry(label, composition, alike=label.split(" + ")[0])
+        for label, composition in rows.items()
     ]
+    label = "MMSR, improved, without modalities as nodes"
+    without = Entry(label, replace(BEST, modalities=False), alike="MMSR, improved")
+    return [*entries, without]
 
 
 def missing() -> list[Entry]:
@@ -193,7 +194,12 @@ def missing() -> list[Entry]:
     return [*rows, Entry("MMSR on ids alone", IDS)]
 
 
-IDS = replace(BEST, modalities=(), score=ScoreConfig(lags=LAGS))
+BETTER_SASREC = replace(
+    _other("sasrec_early", layers=2), score=ADDITIONS, attributes=BEST.attributes
+)
+"""The strongest other recommender with all that is added to MMSR."""
+
+IDS = replace(BEST, modalities=False, score=ScoreConfig(lags=LAGS))
 """The improved composition without anything of the modalities."""
 
 

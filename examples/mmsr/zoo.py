@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
-from examples.mmsr.data import Dataset
+from examples.mmsr.data import Dataset, without_attributes
 from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModalityNodes, ModelConfig, NodesConfig, make_nodes
@@ -33,8 +33,8 @@ class Composition:
         sequential: the other recommenders' sizes.
         score: what enters the scores of any of them.
         missing: what is dropped from histories, in training and in evaluation.
-        modalities: which, such as [image, text]; None has every feature matrix, and attributes
-            where there is none. Without any, MMSR has ids alone.
+        modalities: whether MMSR has them as nodes; without them its graphs are of ids alone.
+        attributes: whether attributes are a modality beside feature matrices, too.
     """
 
     kind: Kind = "mmsr"
@@ -43,7 +43,8 @@ class Composition:
     sequential: SequentialConfig = field(default_factory=SequentialConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     missing: MissingConfig = field(default_factory=MissingConfig)
-    modalities: tuple[str, ...] | None = None
+    modalities: bool = True
+    attributes: bool = False
 
 
 class Zoo:
@@ -67,12 +68,11 @@ class Zoo:
             counted: the parts whose transitions it may count.
 
         Raises:
-            ValueError: the composition needs modalities and there are none.
-        DataError: the data set lacks one that the composition names.
+            ValueError: the composition needs modalities and the data set has none.
         """
-        names = composition.modalities
-        if names is None:
-            names = self.data.default_modalities()
+        names = self.data.modalities
+        if not composition.attributes:
+            names = without_attributes(names)
         if not names and (composition.kind in SIDED or composition.score.features):
             raise ValueError(
                 f"composition: expected modalities for {composition.kind!r} with "
@@ -94,7 +94,7 @@ class Zoo:
             features = ItemFeatures(self.reduced(names, score.components), channels)
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
         if kind == "mmsr":
-            nodes = self.nodes(composition.nodes, names, channels)
+            nodes = self.nodes(composition.nodes, names, channels) if composition.modalities else {}
             return MMSR(items, nodes, composition.model, features, successors)
         sizes = composition.sequential
         if kind == "srgnn":

@@ -99,15 +99,18 @@ def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
         total: Tensor = scatter.scatter_add(messages, edges.centre, 0, dim_size=edges.num_centres)
         return total
 
-    def product(factors: Tensor | None, rows: Tensor) -> Tensor:
+    def product(factors: Tensor, rows: Tensor) -> Tensor:
         back = transpose.ptr, transpose.edge_id
         out: Tensor = spmm(edges.centre, edges.ptr, edges.index, factors, *back, rows.contiguous())
         return out
 
-    if weight is None:
-        return product(None, value.flatten(1)).view(-1, *value.shape[1:])
+    if weight is None:  # scattered rows are ahead of torch-sparse's product, behind it with weights
+        rows = value.flatten(1).index_select(0, edges.index)
+        added: Tensor = scatter.scatter_add(rows, edges.centre, 0, dim_size=edges.num_centres)
+        return added.view(-1, *value.shape[1:])
     heads = zip(weight.unbind(1), value.unbind(1), strict=True)
-    return torch.stack([product(factors.contiguous(), rows) for factors, rows in heads], 1)
+    sums = [product(factors.contiguous(), rows) for factors, rows in heads]
+    return sums[0].unsqueeze(1) if len(sums) == 1 else torch.stack(sums, 1)  # one needs no copy
 
 
 def _max(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:

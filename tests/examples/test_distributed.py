@@ -187,7 +187,7 @@ def compositions() -> Iterator[Composition]:
         yield replace(MADE, kind=kind)
     yield replace(MADE, nodes=NodesConfig(kind="features"))
     yield replace(MADE, score=ScoreConfig(features=True, components=8, lags=(1, -1)))
-    yield replace(MADE, modalities=())
+    yield replace(MADE, modalities=False)
 
 
 @pytest.mark.parametrize("absent", [(), ("image",), ("image", "text")], ids=str)

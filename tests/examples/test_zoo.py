@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,7 +17,7 @@ from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.items import ScoreConfig
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.missing import MissingConfig
-from examples.mmsr.model import ModelConfig, NodesConfig
+from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.protocol import Instances, split
 from examples.mmsr.sequential import GRU4Rec, SASRec, Sequential, SequentialConfig
 from examples.mmsr.srgnn import SRGNN
@@ -143,6 +144,20 @@ def test_no_modalities_to_fuse():
     for composition in (Composition(kind="dif_sr"), Composition(score=ScoreConfig(features=True))):
         with pytest.raises(ValueError, match="composition: expected modalities"):
             bare.build(composition, PARTS.fit)
+
+
+def test_attributes_are_a_modality_when_they_are_asked_for_or_alone():
+    attributes = sparse.csr_array(np.eye(DATA.num_items, 5, dtype=np.float32))
+    both = replace(DATA, features={**DATA.features, "attributes": attributes})
+    alone = replace(DATA, features={"attributes": attributes})
+    for data, asked, modalities in (
+        (both, False, DATA.modalities),
+        (both, True, (*DATA.modalities, "attributes")),
+        (alone, False, ("attributes",)),
+    ):
+        model = Zoo(data).build(replace(SMALL, score=SCORE, attributes=asked), PARTS.fit)
+        assert isinstance(model, MMSR)
+        assert tuple(model.nodes) == modalities == model.features.modalities
 
 
 def test_a_catalogue_in_pieces_has_the_same_loss_and_gradients():
