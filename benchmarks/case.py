@@ -102,12 +102,17 @@ def as_list(out: Tensor | list[Tensor]) -> list[Tensor]:
 
 
 def measure(suite: str, case: Case, settings: Settings) -> Iterator[Row]:
-    """Check every formulation, time it in blocks of its own, then all of them in turn."""
+    """Check every formulation, time it in blocks of its own, then all of them in turn.
+
+    At more than one thread only ours and those under ``torch.compile``.
+    """
     gc.collect()  # it does not run while calls are timed
     check = Check(case)
     rows: list[Row] = []
     cold: dict[str, list[Timed]] = {FORWARD: [], BOTH: []}
     for formulation in case.formulations:
+        if settings.threads > 1 and not (formulation.compiled or formulation.peer == "mmgraph"):
+            continue
         program: Program | None = None
         for quantity, peak in zip((FORWARD, BOTH), formulation.peak, strict=True):
             row = Row(

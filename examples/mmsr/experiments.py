@@ -21,7 +21,7 @@ class Plan:
     Args:
         table: its name.
         source: the data set.
-        tried: the data set that the trials are made on.
+        tried: the data set that the trials are made on, but for rows that have their own.
         seeds: of the final trainings.
         trials: settings tried for each row.
         rows: labels of the rows wanted; all by default.
@@ -61,12 +61,20 @@ class Plan:
         name = entry.alike or entry.label
         return next((row for row in self.entries() if row.label == name), entry)
 
+    def trying(self, entry: Entry) -> tuple[Source, int]:
+        """The data set on which a row's settings are tried, and how many of them."""
+        count, here = self.deciding(entry).trials_here, Source(self.source.folder)
+        if count and self.trials > 1 and self.tried.name != here.name:
+            return here, count
+        return self.tried, self.trials
+
     def trials_of(self, entry: Entry) -> list[Job]:
         """The trials that decide a row's settings."""
-        if self.trials < 2:
+        tried, count = self.trying(entry)
+        if count < 2:
             return []  # the first setting is taken as it is
         first = replace(self.training, seed=0)
-        return trials(self.deciding(entry), self.tried, first, self.trials)
+        return trials(self.deciding(entry), tried, first, count)
 
     def finals_of(self, entry: Entry, desk: Desk) -> list[Job] | None:
         """A row's trainings, one for each seed; None before its trials are done."""
@@ -77,8 +85,7 @@ class Plan:
                 desk,
                 self.source,
                 replace(self.training, seed=seed),
-                self.tried,
-                self.trials,
+                *self.trying(entry),
             )
             for seed in self.seeds
         ]

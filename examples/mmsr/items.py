@@ -70,8 +70,10 @@ class ItemFeatures(nn.Module):
         Returns:
             ``[..., channels]``.
         """
-        parts = self.parts(items, absent)
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+        first, *others = self.parts(items, absent)
+        for part in others:
+            first = first + part
+        return first
 
     def parts(
         self, items: Tensor | None = None, absent: Mapping[str, Tensor] | None = None

@@ -1,0 +1,198 @@
+"""Tables: filled by jobs that are done once, compared by resampled users, shown as they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.mmsr import jobs
+from examples.mmsr.__main__ import fill
+from examples.mmsr.bootstrap import compare
+from examples.mmsr.data import write
+from examples.mmsr.experiments import Plan, outstanding, total, work
+from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.model import MMSR
+from examples.mmsr.programme import PAGE, page
+from examples.mmsr.protocol import split
+from examples.mmsr.results import comparison, curve, dropped, table
+from examples.mmsr.tables import TABLES, TRIALS
+from examples.mmsr.train import TrainingConfig
+from examples.mmsr.zoo import Composition, Zoo
+
+QUICK = TrainingConfig(epochs=2, batch_size=512, learning_rate=0.01, progress=False)
+GENERATED = Source()
+
+
+def plan(name: str, **changes: object) -> Plan:
+    settings = {"seeds": (0,), "trials": 1, "training": QUICK, **changes}
+    return Plan(name, GENERATED, GENERATED, **settings)  # type: ignore[arg-type]
+
+
+def test_the_smallest_table(tmp_path, capsys, monkeypatch):
+    folders = {"runs": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
+    fill("smallest", trials=2, seeds=[0, 1], training=QUICK, **folders)
+    printed = capsys.readouterr().out
+    lines = printed[printed.index("| | HR@5") :].splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["Markov", "MMSR"]
+    assert " ± " in lines[3]
+    kept = tmp_path / "results" / "generated"
+    assert (kept / "smallest.png").stat().st_size > 0
+    assert (kept / "smallest.md").read_text().splitlines() == lines[:4]
+    assert len(list(kept.glob("*-trial.json"))) == 2
+    assert len(list(kept.glob("*.npz"))) == 2
+    assert not list((tmp_path / "runs").glob("*/*"))  # what is done leaves no checkpoints or locks
+
+    def never(*_: object) -> None:
+        raise AssertionError("a job is done twice")
+
+    monkeypatch.setattr(jobs, "fit", never)
+    monkeypatch.setattr(jobs, "search", never)
+    fill("smallest", trials=2, seeds=[0, 1], training=QUICK, **folders)
+    assert lines[3] in capsys.readouterr().out
+
+
+def test_trials_decide_what_is_trained(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    asked = plan("smallest", trials=3, seeds=(0, 1))
+    (entry,) = asked.wanted()
+    tried = asked.trials_of(entry)
+    assert [(job.training.learning_rate, job.composition.model.dropout) for job in tried] == list(
+        TRIALS[:3]
+    )
+    assert list(outstanding(asked, desk)) == tried  # nothing is trained before they are done
+    assert asked.finals_of(entry, desk) is None
+    for job, score in zip(tried, (1.0, 3.0, 2.0), strict=True):
+        record = desk.results / "generated" / f"{job.key}-trial.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"search": {"MRR": score}, "seconds": 1}))
+    finals = list(outstanding(asked, desk))
+    assert [job.training.seed for job in finals] == [0, 1]
+    assert {(job.training.learning_rate, job.composition.model.dropout) for job in finals} == {
+        TRIALS[1]
+    }
+    assert total(asked) == 5
+
+
+def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
+    there, other = (
+        Source(str(tmp_path / "toys"), "sequences_other.npz"),
+        Source(str(tmp_path / "a")),
+    )
+    asked = Plan("recommenders", there, other, rows=("MMSR", "MMSR, improved"))
+    plain, improved = asked.wanted()
+    assert asked.trying(plain) == (other, 4)
+    assert asked.trying(improved) == (Source(str(tmp_path / "toys")), 2)
+    assert replace(asked, source=other).trying(improved) == (other, 4)
+    assert replace(asked, trials=1).trials_of(improved) == []
+
+
+def test_a_job_of_another_process_is_left_to_it(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    job = Job(GENERATED, TABLES["smallest"]()[1].composition, QUICK, trial=True)
+    with desk._claimed(job) as mine:
+        assert mine
+        assert Desk(desk.runs, desk.results).do(job) is None
+    assert desk.do(job)["search"]["MRR"] > 0
+
+
+def test_what_fails_is_told_and_the_rest_is_done(tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    real = jobs.fit
+
+    def fails(make, *arguments):
+        if "seed0" in str(arguments[2]):
+            raise RuntimeError("no more memory")
+        return real(make, *arguments)
+
+    monkeypatch.setattr(jobs, "fit", fails)
+    asked = plan("smallest", seeds=(0, 1))
+    (message,) = work([asked], desk)
+    assert "seed0: RuntimeError: no more memory" in message
+    assert len(list(desk.results.glob("generated/*.failed"))) == 1
+    assert len(list(desk.results.glob("generated/*seed1.json"))) == 1
+    assert " | 1 | " in table(asked, desk, {}).splitlines()[-1]
+
+
+def test_every_row_of_every_table_can_be_built():
+    data = jobs.open_source(GENERATED)
+    parts, zoo = split(data), Zoo(data)
+    built = {}
+    for name, entries in TABLES.items():
+        labels = [entry.label for entry in entries()]
+        assert len(set(labels)) == len(labels), name
+        for entry in entries():
+            if entry.composition is not None and entry.composition not in built:
+                model = zoo.build(entry.composition, parts.fit)
+                batch = model.batch(parts.fit.prefixes()[:3], training=True)
+                assert model(batch).shape == (3, data.num_items), entry.label
+                built[entry.composition] = model
+    assert sum(isinstance(model, MMSR) for model in built.values()) > 30
+
+
+def test_dropped_modalities_have_their_table_and_curve(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    label = "SASRec, early fusion"
+    asked = plan("missing", rows=(label, f"{label}, both missing from 50% in training too"))
+    assert not work([asked], desk)
+    rows = dropped(asked, desk).splitlines()[2:]
+    assert [row.split("|")[2].strip() for row in rows] == ["0 %", "30%", "50%", "70%", "100%"]
+    assert len({row.split("|")[3] for row in rows}) > 1
+    curve(asked, desk, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+def test_a_comparison_of_two_rows(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    asked = plan("updates", rows=("homogeneous only", "MMSR"))
+    assert not work([asked], desk)
+    lines = comparison(asked, desk, "MMSR").splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| homogeneous only | ")
+    assert " of 4" in lines[2]
+
+
+def test_paired_differences_against_a_literal_resampling():
+    rng = np.random.default_rng(0)
+    user = np.sort(rng.integers(0, 30, 200))
+    ours = [rng.integers(1, 9, 200).astype(float) for _ in range(2)]
+    theirs = [rng.integers(1, 12, 200).astype(float)]
+    found = compare(ours, theirs, user, "MRR@5", resamples=300, seed=4)
+
+    def mean(rows: np.ndarray) -> float:
+        def value(ranks: np.ndarray) -> np.ndarray:
+            return np.array([1 / rank if rank <= 5 else 0 for rank in ranks[rows]])
+
+        return 100 * (np.mean([value(r) for r in ours], 0) - value(theirs[0])).mean()
+
+    users = np.unique(user)
+    draw = np.random.default_rng(4)
+    means = []
+    for _ in range(300):
+        drawn = users[draw.integers(len(users), size=len(users))]
+        means.append(mean(np.concatenate([np.flatnonzero(user == one) for one in drawn])))
+    assert found.mean == pytest.approx(mean(np.arange(200)))
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]))
+    assert found.ahead == (found.low > 0)
+    assert not compare(ours, ours, user, "HR@5", resamples=50).ahead
+    with pytest.raises(ValueError, match="all as long as user"):
+        compare(ours, [theirs[0][1:]], user, "HR@5")
+
+
+def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):
+    data = generate(GenerateConfig(dial=1, users=60, items=36, codes=4, width=16)).data
+    write(data, tmp_path)
+    values = np.arange(36) % 5
+    np.savez(tmp_path / "attributes.npz", values=values, offsets=np.arange(37))
+    read = jobs.open_source(Source(str(tmp_path)))
+    assert read.modalities == (*data.modalities, "attributes")
+    model = Zoo(read).build(Composition(), split(read).fit)
+    assert tuple(model.nodes) == data.modalities
+
+
+def test_the_page_of_results_is_that_of_the_records():
+    assert Path(PAGE).read_text(encoding="utf-8") == page(Desk("", PAGE.with_name("results")))
