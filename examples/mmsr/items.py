@@ -21,11 +21,14 @@ class ScoreConfig:
     Args:
         features: whether an item's vector, as a candidate, has its features' projection added.
         components: each modality's features are reduced to so many principal components.
+        id_dropout: probability that a candidate's embedding is left out of its vector in a training
+            step, beside features, so that these learn to do without it.
         lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
     """
 
     features: bool = False
     components: int = 96
+    id_dropout: float = 0.0
     lags: tuple[int, ...] = ()
 
 
@@ -40,16 +43,19 @@ class ItemFeatures(nn.Module):
     Args:
         features: by modality ``[num_items, width]``, as :func:`reduced` makes them.
         channels: of an item's vector.
+        id_dropout: probability that :meth:`join` leaves out an item's embedding in training.
 
     Raises:
         ValueError: there is no modality.
     """
 
-    def __init__(self, features: Mapping[str, Tensor], channels: int) -> None:
+    def __init__(
+        self, features: Mapping[str, Tensor], channels: int, id_dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if not features:
             raise ValueError("features: expected those of at least one modality, got none")
-        self.modalities = tuple(features)
+        self.modalities, self.id_dropout = tuple(features), id_dropout
         for number, rows in enumerate(features.values()):
             self.register_buffer(f"features_{number}", rows, persistent=False)
         self.projections = nn.ModuleList(
@@ -74,6 +80,19 @@ class ItemFeatures(nn.Module):
         for part in others:
             first = first + part
         return first
+
+    def join(self, embeddings: Tensor) -> Tensor:
+        """Vectors of all items as candidates: their features' and their embeddings, summed.
+
+        In training whole embeddings are left out at random, as Volkovs et al. do for users and
+        items ("DropoutNet", NIPS 2017).
+
+        Args:
+            embeddings: ``[num_items, channels]``.
+        """
+        ones = embeddings.new_ones(len(embeddings), 1)
+        kept = F.dropout(ones, self.id_dropout, self.training and self.id_dropout > 0)
+        return torch.addcmul(self(), kept, embeddings)
 
     def parts(
         self, items: Tensor | None = None, absent: Mapping[str, Tensor] | None = None

@@ -208,7 +208,7 @@ class MMSR(Recommender):
 
     def item_vectors(self) -> Tensor:
         vectors = self.embedding.table("item")
-        return vectors if self.features is None else vectors + self.features()
+        return vectors if self.features is None else self.features.join(vectors)
 
     def recipe(self) -> dict[str, Any]:
         """Plain values and tensors that :meth:`from_recipe` makes the same composition from."""
@@ -220,6 +220,7 @@ class MMSR(Recommender):
                 for modality, of in self.nodes.items()
             },
             "features": None if self.features is None else self.features.rows(),
+            "id_dropout": 0.0 if self.features is None else self.features.id_dropout,
             "successors": None if self.successors is None else self.successors.recipe(),
         }
 
@@ -233,7 +234,9 @@ class MMSR(Recommender):
             recipe["num_items"],
             nodes,
             config,
-            None if features is None else ItemFeatures(features, config.channels),
+            None
+            if features is None
+            else ItemFeatures(features, config.channels, recipe["id_dropout"]),
             None if successors is None else SuccessorScore.from_recipe(successors),
         )
 

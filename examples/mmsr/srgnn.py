@@ -80,4 +80,4 @@ class SRGNN(Recommender):
 
     def item_vectors(self) -> Tensor:
         vectors = self.items.weight
-        return vectors if self.features is None else vectors + self.features()
+        return vectors if self.features is None else self.features.join(vectors)

@@ -91,7 +91,8 @@ class Zoo:
             channels = composition.model.channels
         features = None
         if score.features:
-            features = ItemFeatures(self.reduced(names, score.components), channels)
+            rows = self.reduced(names, score.components)
+            features = ItemFeatures(rows, channels, score.id_dropout)
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
         if kind == "mmsr":
             nodes = self.nodes(composition.nodes, names, channels) if composition.modalities else {}

@@ -57,6 +57,20 @@ def test_vectors_are_sums_over_the_modalities_that_are_there() -> None:
     torch.testing.assert_close(found[1, 1], attributes(rows["attributes"][3]))
 
 
+def test_embeddings_are_left_out_in_training_alone() -> None:
+    torch.manual_seed(0)
+    features = ItemFeatures(reduced(DATA, 4), channels=5, id_dropout=0.5)
+    embeddings = torch.randn(9, 5)
+    from_features = features()
+    dropped = features.join(embeddings) - from_features
+    left_out = (dropped.abs() < 1e-6).all(1)
+    assert 0 < left_out.sum() < 9
+    torch.testing.assert_close(dropped[~left_out], 2 * embeddings[~left_out])
+    torch.testing.assert_close(features.eval().join(embeddings), from_features + embeddings)
+    always = ItemFeatures(reduced(DATA, 4), channels=5)
+    torch.testing.assert_close(always.join(embeddings), always() + embeddings)
+
+
 def test_no_modality() -> None:
     with pytest.raises(ValueError, match="features: expected those of at least one modality"):
         ItemFeatures({}, 4)
