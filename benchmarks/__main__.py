@@ -36,7 +36,7 @@ SUITES: dict[str, dict[int, tuple[str, ...] | None]] = {
     "builder": {1: None},
     "kernels": {1: None, 2: ("paper",)},
     "propagation": {1: None, 2: ("paper",)},
-    "scaling": {1: None, 2: None},
+    "scaling": {1: None, 2: ("10,000 edges", "40,000 edges", "100,000 edges", "1,000,000 edges")},
     "memory": {1: None},
     "end_to_end": {1: None, 2: None},
 }

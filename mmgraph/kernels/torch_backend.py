@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -28,9 +29,10 @@ def edge_scores(
     edges: EdgeSet,
     relation_weight: Tensor | None,
     negative_slope: float | None,
+    product: Callable[[Tensor, Tensor], Tensor] = torch.mul,
 ) -> Tensor:
-    """The scores before the bias, [E', H]."""
-    products = rows_at(query, edges.centre, edges) * rows_at(key, edges.index, edges)
+    """The scores before the bias, [E', H]; ``product`` may overwrite what it is given."""
+    products = product(rows_at(query, edges.centre, edges), rows_at(key, edges.index, edges))
     if relation_weight is not None:
         assert edges.relation is not None
         products = products * relation_weight.index_select(0, edges.relation)
