@@ -63,8 +63,9 @@ def _environment(rows: Sequence[Row], results: dict[str, Any]) -> str:
         f"{name} {found[name]}"
         for name in ("torch", "numba", "torch-scatter", "torch-sparse", "torch-geometric")
     )
+    commits = re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", found["commit"])
     return (
-        f"Measured on {found['date'][:10]} at commit {found['commit'][:7]}: one of "
+        f"Measured on {found['date'][:10]} at commit {commits}: one of "
         f"{found['cores']} cores of an {found['cpu']}, {found['memory']}, "
         f"Python {found['python']}, {packages}."
     )
