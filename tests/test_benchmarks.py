@@ -268,7 +268,7 @@ def test_a_floor_takes_the_best_of_a_peer() -> None:
     (verdict,) = floors.verdicts(rows)
     assert verdict.ratio == 11.0
     assert not verdict.holds
-    assert "| NO " in report.floors([verdict])
+    assert "| NO " in report.floor_table([verdict])
     (verdict,) = floors.verdicts(rows[:1])
     assert verdict.ratio is None
     assert not verdict.holds

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from tqdm import tqdm
 
 from examples.mmsr.jobs import Desk, Job, Source
-from examples.mmsr.tables import TABLES, Entry, final, trials
+from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting, final, trials
 from examples.mmsr.train import TrainingConfig
 
 
@@ -61,20 +61,18 @@ class Plan:
         name = entry.alike or entry.label
         return next((row for row in self.entries() if row.label == name), entry)
 
-    def trying(self, entry: Entry) -> tuple[Source, int]:
-        """The data set on which a row's settings are tried, and how many of them."""
-        count, here = self.deciding(entry).trials_here, Source(self.source.folder)
-        if count and self.trials > 1 and self.tried.name != here.name:
-            return here, count
-        return self.tried, self.trials
+    def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
+        """The data set on which a row's settings are tried, and which they are."""
+        settings, here = self.deciding(entry).trials_here, Source(self.source.folder)
+        if settings and self.trials > 1 and self.tried.name != here.name:
+            return here, settings
+        return self.tried, TRIALS[: self.trials]
 
     def trials_of(self, entry: Entry) -> list[Job]:
-        """The trials that decide a row's settings."""
-        tried, count = self.trying(entry)
-        if count < 2:
-            return []  # the first setting is taken as it is
+        """The trials that decide a row's settings; a lone setting is taken as it is."""
+        tried, settings = self.trying(entry)
         first = replace(self.training, seed=0)
-        return trials(self.deciding(entry), tried, first, count)
+        return trials(self.deciding(entry), tried, first, settings) if len(settings) > 1 else []
 
     def finals_of(self, entry: Entry, desk: Desk) -> list[Job] | None:
         """A row's trainings, one for each seed; None before its trials are done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +19,21 @@ ADDITIONS = ScoreConfig(features=True, lags=LAGS)
 MMSR = Composition()
 BEST = Composition(nodes=NodesConfig(kind="features"), score=ADDITIONS, attributes=True)
 
-TRIALS = ((0.001, 0.4), (0.001, 0.2), (0.0005, 0.4), (0.002, 0.4))
-"""Learning rate and dropout of the trials of each row; the best MRR on validation is taken."""
+
+@dataclass(frozen=True)
+class Setting:
+    """What trials choose by the best MRR on validation."""
+
+    learning_rate: float
+    dropout: float
+    id_dropout: float = 0.0
+
+
+TRIALS = (Setting(0.001, 0.4), Setting(0.001, 0.2), Setting(0.0005, 0.4), Setting(0.002, 0.4))
+"""Tried for each row on one data set, and carried over to the others."""
+
+TRIALS_HERE = TRIALS[:1]
+"""Tried for the headline rows on each of the other data sets, again; a lone one is taken as it is."""
 
 SHARES = (0.3, 0.5, 0.7, 1.0)
 
@@ -37,8 +50,8 @@ class Entry:
         counts: the name of a recommender that only counts.
         dropped: what is dropped from the test histories of the trained model.
         alike: the label of the row whose trials decide; its own by default.
-        trials_here: how many settings are tried on the data set itself, in its published order,
-            where the other rows' are carried over from another; 0 carries them over as well.
+        trials_here: settings tried on the data set itself, in its published order, where the other
+            rows' are carried over from another; none carries them over as well.
     """
 
     label: str
@@ -47,7 +60,7 @@ class Entry:
     counts: str | None = None
     dropped: tuple[MissingConfig, ...] = ()
     alike: str | None = None
-    trials_here: int = 0
+    trials_here: tuple[Setting, ...] = ()
 
 
 def _mmsr(**changes: Any) -> Composition:
@@ -71,8 +84,8 @@ def recommenders() -> list[Entry]:
         Entry("SASRec, early fusion", _other("sasrec_early", layers=2)),
         Entry("DIF-SR", _other("dif_sr", layers=2)),
         Entry("MMSR", MMSR),
-        Entry("MMSR, improved", BEST, trials_here=2),
-        Entry("SASRec, early fusion, improved", BETTER_SASREC, trials_here=2),
+        Entry("MMSR, improved", BEST, trials_here=TRIALS_HERE),
+        Entry("SASRec, early fusion, improved", BETTER_SASREC, trials_here=TRIALS_HERE),
         *(Entry(name) for name in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
     ]
     return [replace(row, paper=paper.get(row.label, {})) for row in rows]
@@ -222,13 +235,11 @@ TABLES: dict[str, Callable[[], list[Entry]]] = {
 }
 
 
-def trials(entry: Entry, source: Source, training: TrainingConfig, count: int) -> list[Job]:
-    """The trials of a row, each as a search on validation with the first seed."""
-    assert entry.composition is not None
-    return [
-        Job(source, _with_dropout(entry.composition, dropout), _with_rate(training, rate), True)
-        for rate, dropout in TRIALS[:count]
-    ]
+def trials(
+    entry: Entry, source: Source, training: TrainingConfig, settings: Sequence[Setting]
+) -> list[Job]:
+    """The trials of a row, each as a search on validation."""
+    return [_job(entry, source, training, setting, trial=True) for setting in settings]
 
 
 def final(
@@ -238,40 +249,37 @@ def final(
     source: Source,
     training: TrainingConfig,
     tried: Source,
-    count: int,
+    settings: Sequence[Setting],
 ) -> Job | None:
-    """The training of a row with the settings that the trials of a row chose on a data set.
+    """The training of a row with the setting that the trials of a row chose on a data set.
 
     Returns:
         None where the trials are not all done.
     """
-    assert entry.composition is not None
-    rate, dropout = TRIALS[0]
-    if count > 1:
-        jobs = trials(deciding, tried, replace(training, seed=0), count)
+    chosen = settings[0]
+    if len(settings) > 1:
+        jobs = trials(deciding, tried, replace(training, seed=0), settings)
         found = [record for job in jobs if (record := desk.record(job)) is not None]
-        if len(found) < count:
+        if len(found) < len(settings):
             return None
         scores = [record["search"]["MRR"] for record in found]
-        rate, dropout = TRIALS[scores.index(max(scores))]
-    return Job(
-        source,
-        _with_dropout(entry.composition, dropout),
-        _with_rate(training, rate),
-        dropped=entry.dropped,
+        chosen = settings[scores.index(max(scores))]
+    return _job(entry, source, training, chosen)
+
+
+def _job(
+    entry: Entry, source: Source, training: TrainingConfig, setting: Setting, trial: bool = False
+) -> Job:
+    of = entry.composition
+    assert of is not None
+    composition = replace(
+        of,
+        model=replace(of.model, dropout=setting.dropout),
+        sequential=replace(of.sequential, dropout=setting.dropout),
+        score=replace(of.score, id_dropout=setting.id_dropout),
     )
-
-
-def _with_dropout(composition: Composition, dropout: float) -> Composition:
-    return replace(
-        composition,
-        model=replace(composition.model, dropout=dropout),
-        sequential=replace(composition.sequential, dropout=dropout),
-    )
-
-
-def _with_rate(training: TrainingConfig, rate: float) -> TrainingConfig:
-    return replace(training, learning_rate=rate)
+    training = replace(training, learning_rate=setting.learning_rate)
+    return Job(source, composition, training, trial, () if trial else entry.dropped)
 
 
 # The paper's figures (arXiv 2308.15980): HR@5, MRR@5, HR@20, MRR@20, or the first two.

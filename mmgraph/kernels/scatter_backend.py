@@ -49,9 +49,7 @@ def edge_attention(
         relations, nodes = relation_weight.shape[0], query.shape[0]
         if relations * nodes < edges.num_edges:  # fewer products than one for each edge
             query, relation_weight = query * relation_weight.unsqueeze(1), None
-    scores = torch_backend.edge_scores(
-        query, key, edges, relation_weight, negative_slope, _product
-    )
+    scores = torch_backend.edge_scores(query, key, edges, relation_weight, negative_slope, _product)
     if edge_bias is not None:
         scores = scores + edge_bias
     alpha = _softmax(scores, edges)

@@ -16,11 +16,11 @@ from examples.mmsr.data import write
 from examples.mmsr.experiments import Plan, outstanding, total, work
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.jobs import Desk, Job, Source
-from examples.mmsr.model import MMSR
+from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.programme import PAGE, page
 from examples.mmsr.protocol import split
 from examples.mmsr.results import comparison, curve, dropped, table
-from examples.mmsr.tables import TABLES, TRIALS
+from examples.mmsr.tables import TABLES, TRIALS, TRIALS_HERE, Setting
 from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition, Zoo
 
@@ -31,6 +31,13 @@ GENERATED = Source()
 def plan(name: str, **changes: object) -> Plan:
     settings = {"seeds": (0,), "trials": 1, "training": QUICK, **changes}
     return Plan(name, GENERATED, GENERATED, **settings)  # type: ignore[arg-type]
+
+
+def setting_of(job: Job) -> Setting:
+    composition = job.composition
+    return Setting(
+        job.training.learning_rate, composition.model.dropout, composition.score.id_dropout
+    )
 
 
 def test_the_smallest_table(tmp_path, capsys, monkeypatch):
@@ -45,7 +52,9 @@ def test_the_smallest_table(tmp_path, capsys, monkeypatch):
     assert (kept / "smallest.md").read_text().splitlines() == lines[:4]
     assert len(list(kept.glob("*-trial.json"))) == 2
     assert len(list(kept.glob("*.npz"))) == 2
-    assert not list((tmp_path / "runs").glob("*/*"))  # what is done leaves no checkpoints or locks
+    left = [path.name for path in (tmp_path / "runs").glob("*/*")]
+    assert len(left) == 1  # the search of the trial that was not taken; no lock, no other run
+    assert left[0].endswith("seed0")
 
     def never(*_: object) -> None:
         raise AssertionError("a job is done twice")
@@ -61,9 +70,7 @@ def test_trials_decide_what_is_trained(tmp_path):
     asked = plan("smallest", trials=3, seeds=(0, 1))
     (entry,) = asked.wanted()
     tried = asked.trials_of(entry)
-    assert [(job.training.learning_rate, job.composition.model.dropout) for job in tried] == list(
-        TRIALS[:3]
-    )
+    assert [setting_of(job) for job in tried] == list(TRIALS[:3])
     assert list(outstanding(asked, desk)) == tried  # nothing is trained before they are done
     assert asked.finals_of(entry, desk) is None
     for job, score in zip(tried, (1.0, 3.0, 2.0), strict=True):
@@ -72,9 +79,7 @@ def test_trials_decide_what_is_trained(tmp_path):
         record.write_text(json.dumps({"search": {"MRR": score}, "seconds": 1}))
     finals = list(outstanding(asked, desk))
     assert [job.training.seed for job in finals] == [0, 1]
-    assert {(job.training.learning_rate, job.composition.model.dropout) for job in finals} == {
-        TRIALS[1]
-    }
+    assert [setting_of(job) for job in finals] == [TRIALS[1]] * 2
     assert total(asked) == 5
 
 
@@ -85,9 +90,12 @@ def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
     )
     asked = Plan("recommenders", there, other, rows=("MMSR", "MMSR, improved"))
     plain, improved = asked.wanted()
-    assert asked.trying(plain) == (other, 4)
-    assert asked.trying(improved) == (Source(str(tmp_path / "toys")), 2)
-    assert replace(asked, source=other).trying(improved) == (other, 4)
+    assert asked.trying(plain) == (other, TRIALS)
+    assert asked.trying(improved) == (Source(str(tmp_path / "toys")), TRIALS_HERE)
+    assert asked.trials_of(improved) == []  # a lone setting is taken as it is
+    finals = asked.finals_of(improved, Desk(tmp_path, tmp_path))
+    assert [setting_of(job) for job in finals] == [TRIALS_HERE[0]] * 3
+    assert replace(asked, source=other).trying(improved) == (other, TRIALS)
     assert replace(asked, trials=1).trials_of(improved) == []
 
 
@@ -190,7 +198,8 @@ def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):
     np.savez(tmp_path / "attributes.npz", values=values, offsets=np.arange(37))
     read = jobs.open_source(Source(str(tmp_path)))
     assert read.modalities == (*data.modalities, "attributes")
-    model = Zoo(read).build(Composition(), split(read).fit)
+    small = Composition(nodes=NodesConfig(num_codes=4), model=ModelConfig(channels=8))
+    model = Zoo(read).build(small, split(read).fit)
     assert tuple(model.nodes) == data.modalities
 
 
