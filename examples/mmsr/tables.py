@@ -33,7 +33,7 @@ TRIALS = (Setting(0.001, 0.4), Setting(0.001, 0.2), Setting(0.0005, 0.4), Settin
 """Tried for each row on one data set, and carried over to the others."""
 
 TRIALS_HERE = TRIALS[:1]
-"""Tried for the headline rows on each of the other data sets, again; a lone one is taken as it is."""
+"""Tried for the headline rows on each other data set; a lone one is taken as it is."""
 
 SHARES = (0.3, 0.5, 0.7, 1.0)
 
