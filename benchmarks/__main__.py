@@ -40,6 +40,8 @@ SUITES: dict[str, dict[int, tuple[str, ...] | None]] = {
     "memory": {1: None},
     "end_to_end": {1: None, 2: None},
 }
+PROCESS = "process"
+"""The case of a row that tells how a process ended before its time."""
 
 
 def main() -> int:
@@ -90,7 +92,9 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.resume and options.json.exists():
         results = _earlier(options.json, results["environment"])
         # A process's rows are written together, so that one of them means all.
-        held = {(row["suite"], row["workload"], row["threads"]) for row in results["rows"]}
+        broken = {_job_of(row) for row in results["rows"] if row["case"] == PROCESS}
+        results["rows"] = [row for row in results["rows"] if _job_of(row) not in broken]
+        held = {_job_of(row) for row in results["rows"]}
         jobs = [job for job in jobs if (job[0][0], job[1], job[2]) not in held]
     for names, workload, threads in jobs:
         results["rows"] += _process(names, workload, threads, options.smoke)
@@ -98,14 +102,19 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def _job_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["suite"], row["workload"], row["threads"]
+
+
 def _earlier(path: Path, now: dict[str, str]) -> dict[str, Any]:
     """The results of a stopped run on the same machine, with the commits of both."""
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     then = results["environment"]
-    for name in now.keys() - {"date", "commit"}:
-        if then[name] != now[name]:
-            sys.exit(f"--resume: {path} was measured with {name} {then[name]}, not {now[name]}")
-    if now["commit"] not in then["commit"]:
+    for name in sorted((now.keys() | then.keys()) - {"date", "commit"}):
+        was, is_ = then.get(name), now.get(name)
+        if was != is_:
+            sys.exit(f"--resume: {path} was measured with {name} {was}, not {is_}")
+    if now["commit"] not in then["commit"].split(", then "):
         then["commit"] += f", then {now['commit']}"
     return results
 
@@ -130,7 +139,7 @@ def _process(
         lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     rows = [json.loads(line) for line in lines]
     if ended:
-        row = Row(", ".join(suites), workload or "", "process", "", "", "", threads, "failed")
+        row = Row(", ".join(suites), workload or "", PROCESS, "", "", "", threads, "failed")
         row.detail = f"ended with {ended}"
         rows.append(dataclasses.asdict(row))
     return rows
@@ -169,6 +178,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", help="by default each suite's own")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    part = options.smoke or options.suites or options.workload or options.threads
+    if options.publish and part and not options.source:
+        parser.error("--publish goes with a whole run, or with --from")
     if options.resume and (options.smoke or not options.json):
         parser.error("--resume goes with --json, and not with --smoke")
     for suite in options.suites:

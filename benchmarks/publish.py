@@ -22,15 +22,14 @@ FILES = ("README.md", "docs/benchmarks.md")
 PLOTS = ROOT / "docs" / "_static" / "benchmarks"
 
 SUMMARY = {
-    "a pass against torch-scatter": "heterogeneous pass",
-    "a pass against eager PyTorch": "heterogeneous pass",
-    "a pass against compiled PyTorch, one thread": "heterogeneous pass",
-    "a pass against compiled PyTorch, two threads": "heterogeneous pass, two threads",
-    "the layer against MMSR's dense layout": "MMSR's layer",
-    "GAT against PyG": "GAT",
-    "GGNN against PyG": "GGNN, one step",
-    "GGNN's aggregation against PyG": "GGNN's aggregation",
-    "the builder against dictionaries": "graphs of 512 histories",
+    "a pass against torch-scatter": "one attention pass, against torch-scatter",
+    "a pass against eager PyTorch": "the same, against PyTorch",
+    "a pass against compiled PyTorch, one thread": "the same, against compiled PyTorch",
+    "the layer against MMSR's dense layout": "MMSR's layer, against its authors' dense layout",
+    "GAT against PyG": "GAT, against PyG",
+    "GGNN against PyG": "GGNN, one step, against PyG",
+    "GGNN's aggregation against PyG": "GGNN's aggregation, against PyG",
+    "the builder against dictionaries": "graphs of 512 histories (one call), against dictionaries",
 }
 """Floors that the README shows, and what it calls them."""
 
@@ -59,20 +58,23 @@ def fill(text: str, results: dict[str, Any]) -> str:
 
 def _environment(rows: Sequence[Row], results: dict[str, Any]) -> str:
     found = results["environment"]
-    packages = ", ".join(
-        f"{name} {found[name]}"
-        for name in ("torch", "numba", "torch-scatter", "torch-sparse", "torch-geometric")
-    )
-    commits = re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", found["commit"])
     return (
-        f"Measured on {found['date'][:10]} at commit {commits}: one of "
-        f"{found['cores']} cores of an {found['cpu']}, {found['memory']}, "
-        f"Python {found['python']}, {packages}."
+        f"Measured on {found['date'][:10]} on an {found['cpu']} of {found['cores']} cores, one of "
+        f"them used where nothing else is said, with Python {found['python']} and PyTorch "
+        f"{found['torch']}."
     )
+
+
+def _versions(rows: Sequence[Row], results: dict[str, Any]) -> str:
+    found = results["environment"]
+    names = ("numba", "torch-scatter", "torch-sparse", "torch-geometric")
+    packages = ", ".join(f"{name} {found[name]}" for name in names)
+    commits = re.sub(r"\b([0-9a-f]{7})[0-9a-f]{33}\b", r"\1", found["commit"])
+    return f"{found['memory']} of memory, {packages}; commit {commits}."
 
 
 def _summary(rows: Sequence[Row], results: dict[str, Any]) -> str:
-    body = [["", "mmgraph, ms", "the peer at its fastest, ms", "times as long"]]
+    body = [["", "mmgraph, ms", "the peer's fastest forms, ms", "times as long"]]
     for floor in FLOORS:
         if floor.name in SUMMARY:
             body.append([SUMMARY[floor.name], *_compared(floor, rows)])
@@ -109,7 +111,8 @@ def _tables(rows: Sequence[Row], results: dict[str, Any]) -> str:
         cases: dict[tuple[str, int], list[Row]] = {}
         for row in of_suite:
             cases.setdefault((row.case, row.threads), []).append(row)
-        for (case, threads), own in cases.items():
+        # A run that went on later has its cases in another order.
+        for (case, threads), own in sorted(cases.items(), key=lambda item: item[0][1]):
             size = f", {own[0].edges:,} edges" if own[0].edges else ""
             parts.append(f"**{case}**{size}, {threads} thread{'s' * (threads != 1)}")
             parts.append(report.table(own))
@@ -124,9 +127,9 @@ def _curve(rows: Sequence[Row], results: dict[str, Any]) -> str:
         if row.suite == "scaling" and row.formulation == "mmgraph, fused" and row.median:
             own.setdefault((row.edges, row.threads), {})[row.quantity] = row
     for (edges, threads), cells in sorted(own.items()):
+        found = [cells.get(quantity) for quantity in (FORWARD, BOTH)]
         costs = [
-            report.number(1e9 * (cells[quantity].median or 0) / edges)
-            for quantity in (FORWARD, BOTH)
+            report.number(1e9 * row.median / edges) if row and row.median else "" for row in found
         ]
         body.append([f"{edges:,}", str(threads), *costs])
     return report.markdown(body)
@@ -134,6 +137,7 @@ def _curve(rows: Sequence[Row], results: dict[str, Any]) -> str:
 
 BLOCKS: dict[str, Callable[[Sequence[Row], dict[str, Any]], str]] = {
     "environment": _environment,
+    "versions": _versions,
     "summary": _summary,
     "floors": _floors,
     "curve": _curve,

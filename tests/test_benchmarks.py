@@ -135,7 +135,23 @@ def test_a_stopped_run_goes_on_where_it_was(
     assert begun[2] == begun[3]  # the one that was stopped is made again, and none of the others
     assert len(set(begun)) == len(begun) - 1 == len(json.loads(path.read_text())["rows"])
 
+    failed = json.loads(path.read_text())
+    failed["rows"][0]["case"] = command.PROCESS  # it ended early, and is made again
+    path.write_text(json.dumps(failed))
+    del begun[:]
+    begun += [()] * 3
+    assert command.main() == 0
+    assert len(begun) == 4
+    assert all(row["case"] == "case" for row in json.loads(path.read_text())["rows"])
+
+    small = json.loads(path.read_text())
+    small["environment"]["sizes"] = "small"
+    path.write_text(json.dumps(small))
+    with pytest.raises(SystemExit, match="was measured with sizes small, not None"):
+        command.main()
+
     other = json.loads(path.read_text())
+    del other["environment"]["sizes"]
     other["environment"]["torch"] = "1.0"
     path.write_text(json.dumps(other))
     with pytest.raises(SystemExit, match=r"was measured with torch 1\.0, not 2"):
@@ -148,6 +164,13 @@ def test_the_figures_of_the_documentation_are_those_of_the_results(name: str) ->
     results = json.loads(publish.RESULTS.read_text(encoding="utf-8"))
     assert "<!-- benchmarks: summary -->" in text
     assert publish.fill(text, results) == text
+
+
+def test_a_part_of_a_run_is_not_published(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "builder", "--publish"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--publish goes with a whole run, or with --from" in capsys.readouterr().err
 
 
 class Halved(torch.autograd.Function):

@@ -111,7 +111,8 @@ def _sum(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
         return out
 
     if weight is None:
-        added: Tensor = _PlainSum.apply(value.flatten(1), edges)
+        there = edges.index, edges.centre, edges.num_centres
+        added: Tensor = _PlainSum.apply(value.flatten(1), *there, transpose.ptr, transpose.index)
         return added.view(-1, *value.shape[1:])
     heads = zip(weight.unbind(1), value.unbind(1), strict=True)
     sums = [product(factors.contiguous(), rows) for factors, rows in heads]
@@ -137,21 +138,30 @@ def _max(value: Tensor, edges: EdgeSet, weight: Tensor | None) -> Tensor:
 
 
 class _PlainSum(torch.autograd.Function):
-    """Scattered rows forward, torch-sparse's product backward: each is the faster there."""
+    """Scattered rows forward, torch-sparse's product over the transposed edges backward."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, edges: EdgeSet) -> Tensor:
-        ctx.transpose = edges.transpose
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        index: Tensor,
+        centre: Tensor,
+        num_centres: int,
+        t_ptr: Tensor,
+        t_index: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(t_ptr, t_index)
         scatter, _ = _packages()
-        messages = rows.index_select(0, edges.index)
-        total: Tensor = scatter.scatter_add(messages, edges.centre, 0, dim_size=edges.num_centres)
+        messages = rows.index_select(0, index)
+        total: Tensor = scatter.scatter_add(messages, centre, 0, dim_size=num_centres)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         _, spmm = _packages()
-        back = ctx.transpose
-        return spmm(None, back.ptr, back.index, None, None, None, grad.contiguous()), None
+        # Detached: torch-sparse asks for more where it is to be derived, which `_Once` refuses.
+        rows = grad.detach().contiguous()
+        return spmm(None, *ctx.saved_tensors, None, None, None, rows), *[None] * 5
 
 
 class _SparseMax(torch.autograd.Function):

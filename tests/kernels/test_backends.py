@@ -191,6 +191,7 @@ def test_gradients_are_those_of_differences(backend: str) -> None:
     names, leaves = list(inputs), [x.requires_grad_() for x in inputs.values()]
     weight = torch.rand(8, 1, dtype=torch.float64, requires_grad=True)
     value = torch.randn(4, 1, 3, dtype=torch.float64, requires_grad=True)
+    heads = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
     with mmgraph.use_backend(backend):
         assert gradcheck(
             lambda *x: attend(dict(zip(names, x, strict=True)), edges, case.slope), leaves
@@ -201,6 +202,7 @@ def test_gradients_are_those_of_differences(backend: str) -> None:
                 lambda v, w: kernels.aggregate(v, edges, w, reduce),  # noqa: B023
                 (value, weight),
             )
+            assert gradcheck(lambda v: kernels.aggregate(v, edges, reduce=reduce), heads)  # noqa: B023
 
 
 @given(
@@ -358,17 +360,40 @@ def test_second_derivatives_are_refused(backend: str) -> None:
     query = torch.randn(3, 1, 2, requires_grad=True)
     weight = torch.rand(8, 1, requires_grad=True)
     matrices = torch.randn(1, 2, 2, requires_grad=True)
-    calls: dict[Tensor, Callable[[], Tensor]] = {
-        query: lambda: kernels.edge_attention(query, rows, rows, edges),
-        weight: lambda: kernels.edge_softmax(weight, edges),
-        rows: lambda: kernels.aggregate(rows, edges, weight),
-        matrices: lambda: kernels.segment_matmul(rows[:, 0], torch.tensor([0, 4]), matrices),
-    }
+    calls: list[tuple[Tensor, Callable[[], Tensor]]] = [
+        (query, lambda: kernels.edge_attention(query, rows, rows, edges)),
+        (weight, lambda: kernels.edge_softmax(weight, edges)),
+        (rows, lambda: kernels.aggregate(rows, edges, weight)),
+        (rows, lambda: kernels.aggregate(rows, edges)),
+        (rows, lambda: kernels.aggregate(rows, edges, reduce="mean")),
+        (rows, lambda: kernels.aggregate(rows, edges, reduce="max")),
+        (matrices, lambda: kernels.segment_matmul(rows[:, 0], torch.tensor([0, 4]), matrices)),
+    ]
     with mmgraph.use_backend(backend):
-        for leaf, call in calls.items():
+        for leaf, call in calls:
             (grad,) = torch.autograd.grad(call().square().sum(), leaf, create_graph=True)
             with pytest.raises(NotImplementedError, match=r"use_backend\('torch'\)"):
                 torch.autograd.grad(grad.square().sum(), leaf)
+
+
+@pytest.mark.parametrize("backend", NEW)
+@pytest.mark.parametrize("learned", [(), ("value",), ("query",)])
+def test_inputs_are_left_as_they_were(backend: str, learned: tuple[str, ...]) -> None:
+    edges = draw_edges(5, 6, 20)
+    inputs = {
+        name: torch.randn(count, 2, 3, requires_grad=name in learned)
+        for name, count in (("query", 5), ("key", 6), ("value", 6))
+    }
+    before = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+    with mmgraph.use_backend("torch"):
+        expected = kernels.edge_attention(*inputs.values(), edges)
+    with mmgraph.use_backend(backend):
+        torch.testing.assert_close(kernels.edge_attention(*inputs.values(), edges), expected)
+        with torch.no_grad():
+            found = kernels.edge_attention(*inputs.values(), edges)
+        torch.testing.assert_close(found, expected.detach())
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor.detach(), before[name])
 
 
 def test_only_numbers_per_edge_and_head_are_kept() -> None:
