@@ -147,7 +147,9 @@ def test_no_modalities_to_fuse():
 
 
 def test_attributes_are_a_modality_when_they_are_asked_for_or_alone():
-    attributes = sparse.csr_array(np.eye(DATA.num_items, 5, dtype=np.float32))
+    attributes = sparse.csr_array(
+        np.arange(12) == np.arange(DATA.num_items)[:, None] % 12, dtype=np.float32
+    )
     both = replace(DATA, features={**DATA.features, "attributes": attributes})
     alone = replace(DATA, features={"attributes": attributes})
     for data, asked, modalities in (
