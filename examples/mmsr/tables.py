@@ -26,7 +26,6 @@ class Setting:
 
     learning_rate: float
     dropout: float
-    id_dropout: float = 0.0
 
 
 TRIALS = (Setting(0.001, 0.4), Setting(0.001, 0.2), Setting(0.0005, 0.4), Setting(0.002, 0.4))
@@ -276,7 +275,6 @@ def _job(
         of,
         model=replace(of.model, dropout=setting.dropout),
         sequential=replace(of.sequential, dropout=setting.dropout),
-        score=replace(of.score, id_dropout=setting.id_dropout),
     )
     training = replace(training, learning_rate=setting.learning_rate)
     return Job(source, composition, training, trial, () if trial else entry.dropped)

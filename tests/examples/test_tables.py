@@ -34,10 +34,7 @@ def plan(name: str, **changes: object) -> Plan:
 
 
 def setting_of(job: Job) -> Setting:
-    composition = job.composition
-    return Setting(
-        job.training.learning_rate, composition.model.dropout, composition.score.id_dropout
-    )
+    return Setting(job.training.learning_rate, job.composition.model.dropout)
 
 
 def test_the_smallest_table(tmp_path, capsys, monkeypatch):
