@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from examples.mmsr.data import Dataset
+
+LATER = {"later": True}
+"""Marks a field that came after trainings were recorded: at its default it is in no job's key."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,18 @@ class ScoreConfig:
         id_dropout: probability that a candidate's embedding is left out of its vector in a training
             step, beside features, so that these learn to do without it.
         lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
+        tied: whether features enter the items of a history by the same projection as candidates.
     """
 
     features: bool = False
     components: int = 96
     id_dropout: float = 0.0
     lags: tuple[int, ...] = ()
+    tied: bool = field(default=False, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        if self.tied and not self.features:
+            raise ValueError("tied: expected features beside it, got none")
 
 
 class ItemFeatures(nn.Module):

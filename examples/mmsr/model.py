@@ -158,6 +158,7 @@ class MMSR(Recommender):
         config: which blocks.
         features: what items' features add to their vectors as candidates.
         successors: what counted successors add to the scores.
+        tied: whether ``features`` add to the item nodes' first states, too.
     """
 
     def __init__(
@@ -167,9 +168,10 @@ class MMSR(Recommender):
         config: ModelConfig = ModelConfig(),
         features: ItemFeatures | None = None,
         successors: SuccessorScore | None = None,
+        tied: bool = False,
     ) -> None:
         super().__init__()
-        self.features, self.successors = features, successors
+        self.features, self.successors, self.tied = features, successors, tied
         self.num_items, self.nodes, self.config = num_items, nodes, config
         self.schema = mmgraph.GraphSchema(("item", *nodes))
         self.builder = mmgraph.SequenceGraphBuilder(
@@ -204,11 +206,34 @@ class MMSR(Recommender):
         return self.builder(instances.histories(), present=present)
 
     def encode(self, inputs: mmgraph.SequenceGraph) -> Tensor:
-        return self.readout(self.encoder(self.embedding(inputs), inputs), inputs)
+        x = self.embedding(inputs)
+        if self.tied:
+            x = self._with_features(x, inputs)
+        return self.readout(self.encoder(x, inputs), inputs)
 
     def item_vectors(self) -> Tensor:
         vectors = self.embedding.table("item")
         return vectors if self.features is None else self.features.join(vectors)
+
+    def _with_features(self, x: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
+        """First states with the items' features, of those modalities that a node is matched with.
+
+        So a modality that is missing from a history, or that the graphs do not have, adds nothing.
+        """
+        assert self.features is not None
+        end = int(graph.type_ptr[1])  # items are the first type
+        neighbour, centre = graph.edge_index
+        matched = torch.zeros(
+            graph.num_nodes, self.schema.num_types, dtype=torch.bool, device=x.device
+        )
+        matched[centre, graph.node_type[neighbour]] = True
+        absent = {
+            modality: ~matched[:end, number]
+            for number, modality in enumerate(self.schema.modalities)
+        }
+        nothing = x.new_ones(end, dtype=torch.bool)
+        absent = {m: absent.get(m, nothing) for m in self.features.modalities}
+        return torch.cat([x[:end] + self.features(graph.node_id[:end], absent), x[end:]])
 
     def recipe(self) -> dict[str, Any]:
         """Plain values and tensors that :meth:`from_recipe` makes the same composition from."""
@@ -222,6 +247,7 @@ class MMSR(Recommender):
             "features": None if self.features is None else self.features.rows(),
             "id_dropout": 0.0 if self.features is None else self.features.id_dropout,
             "successors": None if self.successors is None else self.successors.recipe(),
+            "tied": self.tied,
         }
 
     @classmethod
@@ -238,6 +264,7 @@ class MMSR(Recommender):
             if features is None
             else ItemFeatures(features, config.channels, recipe["id_dropout"]),
             None if successors is None else SuccessorScore.from_recipe(successors),
+            recipe["tied"],
         )
 
 

@@ -68,7 +68,8 @@ class Zoo:
             counted: the parts whose transitions it may count.
 
         Raises:
-            ValueError: the composition needs modalities and the data set has none.
+            ValueError: the composition needs modalities and the data set has none, or it ties
+                features of a recommender that they do not enter.
         """
         names = self.data.modalities
         if not composition.attributes:
@@ -77,6 +78,11 @@ class Zoo:
             raise ValueError(
                 f"composition: expected modalities for {composition.kind!r} with "
                 f"{composition.score}, got none in {self.data.name}"
+            )
+        if composition.score.tied and composition.kind not in ("mmsr", *SIDED):
+            raise ValueError(
+                f"composition: expected a kind that features enter beside tied, got "
+                f"{composition.kind!r}"
             )
         model = self._model(composition, names, counted)
         model.missing = composition.missing
@@ -89,20 +95,18 @@ class Zoo:
         channels = composition.sequential.channels
         if kind == "mmsr":
             channels = composition.model.channels
-        features = None
-        if score.features:
-            rows = self.reduced(names, score.components)
-            features = ItemFeatures(rows, channels, score.id_dropout)
+        rows = functools.partial(self.reduced, names, score.components)
+        features = ItemFeatures(rows(), channels, score.id_dropout) if score.features else None
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
         if kind == "mmsr":
             nodes = self.nodes(composition.nodes, names, channels) if composition.modalities else {}
-            return MMSR(items, nodes, composition.model, features, successors)
+            return MMSR(items, nodes, composition.model, features, successors, score.tied)
         sizes = composition.sequential
         if kind == "srgnn":
             return SRGNN(items, sizes, features, successors)
         side = None
         if kind in SIDED:
-            side = ItemFeatures(self.reduced(names, score.components), channels)
+            side = features if score.tied else ItemFeatures(rows(), channels)
         if kind == "dif_sr":
             assert side is not None
             return DIFSR(items, sizes, side, features, successors)

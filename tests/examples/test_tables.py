@@ -89,8 +89,13 @@ def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
     plain, improved = asked.wanted()
     assert asked.trying(plain) == (other, TRIALS)
     assert asked.trying(improved) == (Source(str(tmp_path / "toys")), TRIALS_HERE)
-    assert asked.trials_of(improved) == []  # a lone setting is taken as it is
-    finals = asked.finals_of(improved, Desk(tmp_path, tmp_path))
+    tried = asked.trials_of(improved)
+    assert [setting_of(job) for job in tried] == list(TRIALS_HERE)
+    assert {job.source.name for job in tried} == {"toys"}
+    assert asked.finals_of(improved, Desk(tmp_path, tmp_path)) is None
+    alone = replace(improved, label="alone", trials_here=TRIALS_HERE[:1])  # taken as it is
+    assert asked.trials_of(alone) == []
+    finals = asked.finals_of(alone, Desk(tmp_path, tmp_path))
     assert [setting_of(job) for job in finals] == [TRIALS_HERE[0]] * 3
     assert replace(asked, source=other).trying(improved) == (other, TRIALS)
     assert replace(asked, trials=1).trials_of(improved) == []

@@ -82,6 +82,72 @@ def test_what_is_dropped_from_a_history_is_not_read(kind):
     torch.testing.assert_close(model.score(PARTS.test), without)
 
 
+TIED = replace(SCORE, lags=(), tied=True)
+
+
+def test_tied_features_are_in_the_first_states_of_items():
+    zoo = Zoo(DATA)
+    own = replace(SMALL, nodes=NodesConfig(kind="features"), score=TIED)
+    model = zoo.build(own, PARTS.fit).eval()
+    assert isinstance(model, MMSR)
+    graph = model.prepare(PARTS.test[:9])
+    x = model.embedding(graph)
+    items = int(graph.type_ptr[1])
+    expected = x.clone()
+    expected[:items] += model.features()[graph.node_id[:items]]
+    states = model.encoder(expected, graph)
+    torch.testing.assert_close(model.encode(graph), model.readout(states, graph))
+    torch.testing.assert_close(
+        model.score(PARTS.test[:9]), model.encode(graph) @ model.item_vectors().T
+    )
+
+
+def test_a_modality_that_an_item_lost_at_every_step_is_in_no_first_state():
+    items = np.array([0, 1, 0, 2])  # of item 0, both steps may lose it
+    model = Zoo(DATA).build(replace(SMALL, score=TIED), PARTS.fit).eval()
+    instances = Instances(items, np.array([0]), np.array([0]), np.array([3]))
+
+    class Lost:
+        def __init__(self, steps: list[bool]) -> None:
+            self.steps = np.array(steps)
+
+        def absent(self, _: Instances) -> dict[str, np.ndarray]:
+            return {"image": self.steps}
+
+    def added(steps: list[bool]) -> torch.Tensor:
+        model.missing = Lost(steps)
+        graph = model.prepare(instances)
+        x = model.embedding(graph)
+        return (model._with_features(x, graph) - x)[: int(graph.type_ptr[1])]
+
+    whole = model.features(torch.tensor([0, 1]))
+    image, text = model.features.parts(torch.tensor([0, 1]))
+    torch.testing.assert_close(added([False, False, False]), whole)
+    torch.testing.assert_close(added([True, False, False]), whole)
+    torch.testing.assert_close(added([True, False, True])[0], text[0])
+    torch.testing.assert_close(added([False, True, False])[1], text[1])
+    torch.testing.assert_close(added([True, True, True]), text)
+    assert image.any()
+
+
+@pytest.mark.parametrize("kind", SIDED)
+def test_tied_features_enter_histories_by_the_candidates_projection(kind):
+    model = ZOO.build(replace(SMALL, kind=kind, score=TIED), PARTS.fit)
+    assert model.side is model.features
+    apart = ZOO.build(replace(SMALL, kind=kind, score=replace(TIED, tied=False)), PARTS.fit)
+    count = sum(part.weight.numel() for part in model.features.projections)
+    assert sum(p.numel() for p in apart.parameters()) - count == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_tied_features_must_be_there_and_enter():
+    with pytest.raises(ValueError, match="tied: expected features beside it, got none"):
+        ScoreConfig(tied=True)
+    with pytest.raises(ValueError, match=r"expected a kind .* beside tied, got 'sasrec'"):
+        ZOO.build(replace(SMALL, kind="sasrec", score=TIED), PARTS.fit)
+
+
 def literal_inputs(model: Sequential, row: int) -> torch.Tensor:
     instance = PARTS.test[row : row + 1]
     return model.items.weight[torch.from_numpy(instance.histories()[0])]
