@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from examples.mmsr.items import ItemFeatures
 from examples.mmsr.protocol import Instances
 from examples.mmsr.recommender import Recommender
 from examples.mmsr.successors import SuccessorScore
+
+PARTS = 4
+"""A batch is encoded in so many, of alike lengths."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ class Sequences:
         """The states ``[B, L, C]`` at each history's last step, ``[B, C]``."""
         rows = torch.arange(len(states), device=states.device)
         return states[rows, self.length - 1]
+
+    def rows(self, rows: Tensor) -> Sequences:
+        """Some of the histories, padded no further than the longest of them."""
+        length = self.length[rows]
+        longest = max(length.tolist(), default=1)
+        return Sequences(
+            self.items[rows, :longest],
+            length,
+            {modality: absent[rows, :longest] for modality, absent in self.absent.items()},
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Sequences:
         """The same on another device."""
@@ -118,6 +132,17 @@ class Sequential(Recommender):
             {modality: padded(dropped) for modality, dropped in absent.items()},
         )
 
+    def encode(self, inputs: Sequences) -> Tensor:
+        # Most histories are short and a step of padding costs as much as one of a history: those of
+        # alike lengths go together.
+        order = inputs.length.argsort()
+        states = [self.last_state(inputs.rows(rows)) for rows in order.chunk(PARTS)]
+        return torch.cat(states).index_select(0, order.argsort())
+
+    @abstractmethod
+    def last_state(self, inputs: Sequences) -> Tensor:
+        """One vector per history, ``[B, channels]``."""
+
     def item_vectors(self) -> Tensor:
         vectors = self.items.weight
         return vectors if self.features is None else self.features.join(vectors)
@@ -147,7 +172,7 @@ class GRU4Rec(Sequential):
         )
         self.join = nn.Linear(count * channels, channels) if count > 1 else nn.Identity()
 
-    def encode(self, inputs: Sequences) -> Tensor:
+    def last_state(self, inputs: Sequences) -> Tensor:
         streams = [self.items(inputs.items)]
         if self.side is not None:
             streams += self.side.parts(inputs.items, inputs.absent)
@@ -191,7 +216,7 @@ class SASRec(Sequential):
         )
         self.norm = nn.LayerNorm(channels)
 
-    def encode(self, inputs: Sequences) -> Tensor:
+    def last_state(self, inputs: Sequences) -> Tensor:
         x = self.items(inputs.items)
         if self.side is not None:
             x = x + self.side(inputs.items, inputs.absent)
@@ -231,7 +256,7 @@ class DIFSR(Sequential):
         self.layers = nn.ModuleList(_DecoupledLayer(config, sources) for _ in range(config.layers))
         self.norm = nn.LayerNorm(channels)
 
-    def encode(self, inputs: Sequences) -> Tensor:
+    def last_state(self, inputs: Sequences) -> Tensor:
         assert self.side is not None
         x = self.dropout(self.items(inputs.items))
         positions = self.positions.weight[: x.shape[1]].expand_as(x)
