@@ -22,7 +22,7 @@ NODES = NodesConfig(num_codes=GENERATED.codes)
 MODEL = ModelConfig(channels=64, dropout=0.2, attention_dropout=0.0)
 # One thread: its matrices are small, and two that wait for each other on a busy machine took four
 # times as long.
-TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=3, threads=1)
+TRAINING = TrainingConfig(learning_rate=0.003, epochs=12, patience=3, min_steps=0, threads=1)
 
 
 def demo(

@@ -11,10 +11,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from examples.mmsr.configuration import LATER
 from examples.mmsr.data import Dataset
-
-LATER = {"later": True}
-"""Marks a field that came after trainings were recorded: at its default it is in no job's key."""
 
 
 @dataclass(frozen=True)

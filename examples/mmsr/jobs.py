@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from examples.mmsr import gate
+from examples.mmsr.configuration import decisive
 from examples.mmsr.data import Dataset, available_modalities, read
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
@@ -73,7 +74,7 @@ class Job:
     def key(self) -> str:
         """A name for everything that decides the figures."""
         training = replace(self.training, workers=0, threads=0, progress=False)
-        decides = [self.source.name, _decisive(self.composition), _decisive(training)]
+        decides = [self.source.name, decisive(self.composition), decisive(training)]
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.composition.kind}-{digest}-seed{self.training.seed}"
 
@@ -197,16 +198,6 @@ def settings(job: Job) -> dict[str, Any]:
         "composition": asdict(job.composition),
         "training": asdict(job.training),
     }
-
-
-def _decisive(config: Any) -> dict[str, Any]:
-    """A configuration as plain values, without later fields that are as if they were not there."""
-    plain: dict[str, Any] = {}
-    for each in fields(config):
-        value = getattr(config, each.name)
-        if not each.metadata.get("later") or value != each.default:
-            plain[each.name] = _decisive(value) if is_dataclass(value) else value
-    return plain
 
 
 def _open(source: Source) -> tuple[Zoo, Split]:

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from examples.mmsr.configuration import LATER
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.metrics import rank_all, ranks, summarise
 from examples.mmsr.protocol import Instances, Parts, Split
@@ -36,6 +37,8 @@ class TrainingConfig:
     Args:
         epochs: at most so many are tried.
         patience: stop after so many epochs without a better MRR on validation.
+        min_steps: but not before so many steps of the optimiser; a small data set's epochs are
+            short, and training often begins with a few that bring nothing.
         batch_size: histories per step of the optimiser, on all devices together.
         accumulate: parts of a batch whose gradients are added up before the step.
         evaluation_batch_size: histories ranked at a time.
@@ -53,6 +56,7 @@ class TrainingConfig:
 
     epochs: int = 30
     patience: int = 3
+    min_steps: int = field(default=900, metadata=LATER)
     batch_size: int = 128
     accumulate: int = 1
     evaluation_batch_size: int = 512
@@ -399,7 +403,10 @@ def search(
         rows: list[dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
         return rows
     stop = EarlyStopping("MRR", mode="max", patience=config.patience)
-    fitting, _ = _run(make, split.fit, split.validation, config, out, extra, [stop], config.epochs)
+    least = min(config.epochs, _epochs(config.min_steps, split.fit, config))
+    fitting, _ = _run(
+        make, split.fit, split.validation, config, out, extra, [stop], config.epochs, least
+    )
     write_json(done, fitting.history)
     return fitting.history
 
@@ -413,9 +420,14 @@ def refit(
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> Recommender:
     """Train on the whole train parts for so many steps; the model in evaluation mode."""
-    epochs = -(-steps // -(-len(split.train.prefixes()) // config.batch_size))
+    epochs = _epochs(steps, split.train, config)
     _, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
     return model.eval()
+
+
+def _epochs(steps: int, parts: Parts, config: TrainingConfig) -> int:
+    """How many epochs have so many steps."""
+    return -(-steps // -(-len(parts.prefixes()) // config.batch_size))
 
 
 def _run(
@@ -427,6 +439,7 @@ def _run(
     extra: Callable[[Recommender], dict[str, Any]],
     callbacks: list[L.Callback],
     epochs: int,
+    min_epochs: int = 0,
 ) -> tuple[Fitting, Recommender]:
     """One call of Lightning's trainer, from the last finished epoch where there is one."""
     torch.manual_seed(config.seed)
@@ -448,6 +461,7 @@ def _run(
         precision=config.precision,
         accumulate_grad_batches=config.accumulate,
         max_epochs=epochs,
+        min_epochs=min_epochs,
         callbacks=[*callbacks, keep],
         logger=[csv, board],
         gradient_clip_val=config.clip or None,

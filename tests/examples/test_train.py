@@ -133,9 +133,11 @@ def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(setting, tmp_path, m
 
 def test_early_stopping(setting, tmp_path):
     # Without a learning rate nothing gets better after the first epoch.
-    config = replace(CONFIG, learning_rate=0.0, epochs=10, patience=2)
-    history = search(setting.make, setting.split, config, tmp_path)
+    config = replace(CONFIG, learning_rate=0.0, epochs=10, patience=2, min_steps=0)
+    history = search(setting.make, setting.split, config, tmp_path / "soon")
     assert len(history) == 3
+    late = replace(config, min_steps=4 * int(history[0]["steps"]) + 1)
+    assert len(search(setting.make, setting.split, late, tmp_path / "late")) == 5
 
 
 def test_workers_and_clipping_change_no_order(setting, tmp_path):
