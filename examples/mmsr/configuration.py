@@ -6,7 +6,10 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 LATER = {"later": True}
-"""Metadata of a field that came after trainings were recorded, which are as at its default."""
+"""Metadata of a field with a default that came after trainings were recorded.
+
+Only records of trainings that are the same at its default may be kept.
+"""
 
 
 def decisive(config: Any) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def draw(model: MMSR, instances: Instances, path: Path) -> None:
 
     graph = model.prepare(instances)
     with torch.inference_mode():
-        _, gates = model.encoder(model.embedding(graph), graph, return_gates=True)
+        _, gates = model.encoder(model.first_states(graph), graph, return_gates=True)
     figure = plot.fusion_order(graph, gates).get_figure(root=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -120,7 +120,7 @@ def _last_layer(model: MMSR, graph: mmgraph.SequenceGraph) -> tuple[Tensor, Tens
     # A hook, because residuals and norms stand between layers.
     hook = model.encoder.layers[-1].register_forward_pre_hook(note)
     try:
-        _, gates = model.encoder(model.embedding(graph), graph, return_gates=True)
+        _, gates = model.encoder(model.first_states(graph), graph, return_gates=True)
     finally:
         hook.remove()
     return inputs[-1], gates[-1]

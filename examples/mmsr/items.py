@@ -17,7 +17,7 @@ from examples.mmsr.data import Dataset
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What enters a score beside the product of a history's vector and an item's embedding.
+    """What enters a model's scores beside the products of its histories and item embeddings.
 
     Args:
         features: whether an item's vector, as a candidate, has its features' projection added.
@@ -25,7 +25,8 @@ class ScoreConfig:
         id_dropout: probability that a candidate's embedding is left out of its vector in a training
             step, beside features, so that these learn to do without it.
         lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
-        tied: whether features enter the items of a history by the same projection as candidates.
+        tied: whether the same projection of features enters the items of histories, too: MMSR's
+            item nodes, or the inputs of recommenders that features enter.
     """
 
     features: bool = False

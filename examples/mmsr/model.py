@@ -206,20 +206,21 @@ class MMSR(Recommender):
         return self.builder(instances.histories(), present=present)
 
     def encode(self, inputs: mmgraph.SequenceGraph) -> Tensor:
-        x = self.embedding(inputs)
-        if self.tied:
-            x = self._with_features(x, inputs)
-        return self.readout(self.encoder(x, inputs), inputs)
+        return self.readout(self.encoder(self.first_states(inputs), inputs), inputs)
 
     def item_vectors(self) -> Tensor:
         vectors = self.embedding.table("item")
         return vectors if self.features is None else self.features.join(vectors)
 
-    def _with_features(self, x: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
-        """First states with the items' features, of those modalities that a node is matched with.
+    def first_states(self, graph: mmgraph.SequenceGraph) -> Tensor:
+        """What the encoder starts from, ``[N, channels]``.
 
-        So a modality that is missing from a history, or that the graphs do not have, adds nothing.
+        Where they are tied, features add to the item nodes' states, of those modalities that a node
+        is matched with: one that is missing from a history adds nothing.
         """
+        x: Tensor = self.embedding(graph)
+        if not self.tied:
+            return x
         assert self.features is not None
         end = int(graph.type_ptr[1])  # items are the first type
         neighbour, centre = graph.edge_index
@@ -264,7 +265,7 @@ class MMSR(Recommender):
             if features is None
             else ItemFeatures(features, config.channels, recipe["id_dropout"]),
             None if successors is None else SuccessorScore.from_recipe(successors),
-            recipe["tied"],
+            recipe.get("tied", False),
         )
 
 

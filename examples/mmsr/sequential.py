@@ -65,7 +65,7 @@ class Sequences:
     def rows(self, rows: Tensor) -> Sequences:
         """Some of the histories, padded no further than the longest of them."""
         length = self.length[rows]
-        longest = max(length.tolist(), default=1)
+        longest = max([1, *length.tolist()])
         return Sequences(
             self.items[rows, :longest],
             length,
@@ -133,8 +133,8 @@ class Sequential(Recommender):
         )
 
     def encode(self, inputs: Sequences) -> Tensor:
-        # Most histories are short and a step of padding costs as much as one of a history: those of
-        # alike lengths go together.
+        # Those of alike lengths go together: most are short, and on a CPU a step of padding costs
+        # as much as one of a history.
         order = inputs.length.argsort()
         states = [self.last_state(inputs.rows(rows)) for rows in order.chunk(PARTS)]
         return torch.cat(states).index_select(0, order.argsort())

@@ -37,8 +37,9 @@ class TrainingConfig:
     Args:
         epochs: at most so many are tried.
         patience: stop after so many epochs without a better MRR on validation.
-        min_steps: but not before so many steps of the optimiser; a small data set's epochs are
-            short, and training often begins with a few that bring nothing.
+        min_steps: but not before the epoch in which the optimiser makes its so manieth step; a
+            small data set's epochs are short, and training often begins with some that bring
+            nothing.
         batch_size: histories per step of the optimiser, on all devices together.
         accumulate: parts of a batch whose gradients are added up before the step.
         evaluation_batch_size: histories ranked at a time.
@@ -350,6 +351,26 @@ class StopAfter(L.Callback):
             trainer.should_stop = True
 
 
+class Patience(EarlyStopping):
+    """Early stopping that does not end training before so many steps, and then judges anew.
+
+    Lightning's own ``min_steps`` only puts a stop off: a plateau before it ends training there,
+    even where MRR rises again.
+
+    Args:
+        config: patience and steps.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__("MRR", mode="max", patience=config.patience)
+        self.min_steps = config.min_steps
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        if trainer.global_step < self.min_steps:
+            trainer.should_stop = False
+
+
 def fit(
     make: Make,
     split: Split,
@@ -402,11 +423,8 @@ def search(
     if done.exists():
         rows: list[dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
         return rows
-    stop = EarlyStopping("MRR", mode="max", patience=config.patience)
-    least = min(config.epochs, _epochs(config.min_steps, split.fit, config))
-    fitting, _ = _run(
-        make, split.fit, split.validation, config, out, extra, [stop], config.epochs, least
-    )
+    stop = Patience(config)
+    fitting, _ = _run(make, split.fit, split.validation, config, out, extra, [stop], config.epochs)
     write_json(done, fitting.history)
     return fitting.history
 
@@ -420,14 +438,9 @@ def refit(
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> Recommender:
     """Train on the whole train parts for so many steps; the model in evaluation mode."""
-    epochs = _epochs(steps, split.train, config)
+    epochs = -(-steps // -(-len(split.train.prefixes()) // config.batch_size))
     _, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
     return model.eval()
-
-
-def _epochs(steps: int, parts: Parts, config: TrainingConfig) -> int:
-    """How many epochs have so many steps."""
-    return -(-steps // -(-len(parts.prefixes()) // config.batch_size))
 
 
 def _run(
@@ -439,7 +452,6 @@ def _run(
     extra: Callable[[Recommender], dict[str, Any]],
     callbacks: list[L.Callback],
     epochs: int,
-    min_epochs: int = 0,
 ) -> tuple[Fitting, Recommender]:
     """One call of Lightning's trainer, from the last finished epoch where there is one."""
     torch.manual_seed(config.seed)
@@ -461,7 +473,6 @@ def _run(
         precision=config.precision,
         accumulate_grad_batches=config.accumulate,
         max_epochs=epochs,
-        min_epochs=min_epochs,
         callbacks=[*callbacks, keep],
         logger=[csv, board],
         gradient_clip_val=config.clip or None,

@@ -19,7 +19,7 @@ from examples.mmsr.successors import SuccessorScore, count
 Kind = Literal["mmsr", "gru4rec", "gru4rec_late", "sasrec", "sasrec_early", "srgnn", "dif_sr"]
 
 SIDED = ("gru4rec_late", "sasrec_early", "dif_sr")
-"""Kinds that features enter."""
+"""Kinds whose histories features enter by a projection; MMSR's enter as nodes."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,11 @@ class Zoo:
                 f"composition: expected modalities for {composition.kind!r} with "
                 f"{composition.score}, got none in {self.data.name}"
             )
-        if composition.score.tied and composition.kind not in ("mmsr", *SIDED):
+        has_nodes = composition.kind == "mmsr" and composition.modalities
+        if composition.score.tied and not (has_nodes or composition.kind in SIDED):
             raise ValueError(
-                f"composition: expected a kind that features enter beside tied, got "
-                f"{composition.kind!r}"
+                f"composition: expected a model that features enter beside tied, got "
+                f"{composition.kind!r} with modalities={composition.modalities}"
             )
         model = self._model(composition, names, counted)
         model.missing = composition.missing

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from examples.mmsr import dial as experiment
 from examples.mmsr import gate
 from examples.mmsr.generate import GenerateConfig, generate
+from examples.mmsr.items import ItemFeatures, reduced
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import Instances, split
@@ -54,6 +56,18 @@ def test_weights_are_read_at_the_last_item_of_each_history(model, test):
     assert found["spread"] == pytest.approx(np.std(expected), abs=1e-6)
     for order in ("homogeneous-first", "heterogeneous-first"):
         assert 0 < found[f"self, {order}"] < 1
+
+
+def test_it_reads_the_layers_that_the_scores_come_from(test):
+    data = generate(GenerateConfig(users=40, items=36, codes=4, width=16)).data
+    nodes = make_nodes(data, NodesConfig(num_codes=4), 8)
+    features = ItemFeatures(reduced(data, 8), 8)
+    model = MMSR(36, nodes, CONFIG, features, tied=True).eval()
+    graph = model.prepare(test[:9])
+    states, _ = gate._last_layer(model, graph)
+    torch.testing.assert_close(
+        model.readout(model.encoder.layers[-1](states, graph), graph), model.encode(graph)
+    )
 
 
 def test_a_step_without_codes_or_neighbours_attends_to_itself(model):

@@ -140,6 +140,39 @@ def test_early_stopping(setting, tmp_path):
     assert len(search(setting.make, setting.split, late, tmp_path / "late")) == 5
 
 
+@pytest.mark.parametrize("stopped", [False, True], ids=["at once", "resumed"])
+def test_a_plateau_before_the_least_steps_ends_nothing(setting, tmp_path, monkeypatch, stopped):
+    found = iter([9.0, 9.0, 9.0, 9.0, 9.0, 5.0, 4.0, 3.0, 3.0, 3.0, 3.0, 2.0])
+    broken = stopped
+
+    def scripted(_: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal broken
+        if broken and epochs == 4:
+            broken = False
+            raise Stopped
+        return torch.full(targets.shape, next(found), dtype=torch.float64)
+
+    epochs = 0
+    real = train.Fitting.on_train_epoch_start
+
+    def note(self: train.Fitting) -> None:
+        nonlocal epochs
+        epochs = self.current_epoch
+        real(self)
+
+    monkeypatch.setattr(train, "ranks", scripted)
+    monkeypatch.setattr(train.Fitting, "on_train_epoch_start", note)
+    per_epoch = -(-len(setting.split.fit.prefixes()) // CONFIG.batch_size)
+    config = replace(CONFIG, epochs=20, patience=2, min_steps=5 * per_epoch + 1)
+    arguments = setting.make, setting.split, config, tmp_path
+    if stopped:
+        with pytest.raises(Stopped):
+            search(*arguments)
+    history = search(*arguments)
+    assert [row["MRR"] for row in history][-3:] == [pytest.approx(100 / 3)] * 3
+    assert len(history) == 10  # two epochs after the best
+
+
 def test_workers_and_clipping_change_no_order(setting, tmp_path):
     plain = refit(setting.make, setting.split, CONFIG, tmp_path / "a", 4)
     workers = refit(setting.make, setting.split, replace(CONFIG, workers=1), tmp_path / "b", 4)

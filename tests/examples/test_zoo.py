@@ -97,9 +97,6 @@ def test_tied_features_are_in_the_first_states_of_items():
     expected[:items] += model.features()[graph.node_id[:items]]
     states = model.encoder(expected, graph)
     torch.testing.assert_close(model.encode(graph), model.readout(states, graph))
-    torch.testing.assert_close(
-        model.score(PARTS.test[:9]), model.encode(graph) @ model.item_vectors().T
-    )
 
 
 def test_a_modality_that_an_item_lost_at_every_step_is_in_no_first_state():
@@ -118,7 +115,7 @@ def test_a_modality_that_an_item_lost_at_every_step_is_in_no_first_state():
         model.missing = Lost(steps)
         graph = model.prepare(instances)
         x = model.embedding(graph)
-        return (model._with_features(x, graph) - x)[: int(graph.type_ptr[1])]
+        return (model.first_states(graph) - x)[: int(graph.type_ptr[1])]
 
     whole = model.features(torch.tensor([0, 1]))
     image, text = model.features.parts(torch.tensor([0, 1]))
@@ -134,18 +131,27 @@ def test_a_modality_that_an_item_lost_at_every_step_is_in_no_first_state():
 def test_tied_features_enter_histories_by_the_candidates_projection(kind):
     model = ZOO.build(replace(SMALL, kind=kind, score=TIED), PARTS.fit)
     assert model.side is model.features
-    apart = ZOO.build(replace(SMALL, kind=kind, score=replace(TIED, tied=False)), PARTS.fit)
-    count = sum(part.weight.numel() for part in model.features.projections)
-    assert sum(p.numel() for p in apart.parameters()) - count == sum(
-        p.numel() for p in model.parameters()
-    )
+    before = model.eval().encode(model.prepare(PARTS.test[:5]))
+    with torch.no_grad():
+        for part in model.features.projections:
+            part.weight.mul_(2)
+    assert not torch.allclose(model.encode(model.prepare(PARTS.test[:5])), before)
 
 
 def test_tied_features_must_be_there_and_enter():
     with pytest.raises(ValueError, match="tied: expected features beside it, got none"):
         ScoreConfig(tied=True)
-    with pytest.raises(ValueError, match=r"expected a kind .* beside tied, got 'sasrec'"):
+    with pytest.raises(ValueError, match=r"expected a model .* beside tied, got 'sasrec'"):
         ZOO.build(replace(SMALL, kind="sasrec", score=TIED), PARTS.fit)
+    with pytest.raises(ValueError, match=r"got 'mmsr' with modalities=False"):
+        ZOO.build(replace(SMALL, modalities=False, score=TIED), PARTS.fit)
+
+
+def test_a_tied_model_is_made_again_by_its_recipe():
+    model = ZOO.build(replace(SMALL, score=TIED), PARTS.fit).eval()
+    again = MMSR.from_recipe(model.recipe())
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again.eval().score(PARTS.test), model.score(PARTS.test))
 
 
 def literal_inputs(model: Sequential, row: int) -> torch.Tensor:
