@@ -60,6 +60,7 @@ STAGES = (
     Stage("scientific_missing", "recommenders", (*HEADLINE, *OTHERS), FIRST),
     Stage("toys", "updates", seeds=FIRST),
     Stage("toys", "propagation", seeds=FIRST),
+    Stage("toys", "additions", ("MMSR, improved", "MMSR, improved, without attributes"), FIRST),
     Stage("scientific", "propagation"),
     Stage("scientific", "additions"),
     Stage("scientific", "missing"),
@@ -72,7 +73,8 @@ def page(desk: Desk) -> str:
     """RESULTS.md: every table, what of it was not run, and what holds."""
     parts = [PREFACE.read_text(encoding="utf-8").strip()]
     shown = list(dict.fromkeys(replace(stage, rows=(), seeds=SEEDS) for stage in STAGES))
-    shown.sort(key=lambda stage: stage.data != "scientific")
+    names = list(dict.fromkeys(stage.plan().source.name for stage in shown))
+    shown.sort(key=lambda stage: names.index(stage.plan().source.name))
     for name, stages in groupby(shown, key=lambda stage: stage.plan().source.name):
         parts.append(f"## {name}")
         for stage in stages:

@@ -9,7 +9,7 @@ from typing import Any
 from examples.mmsr.items import ScoreConfig
 from examples.mmsr.jobs import Desk, Job, Source
 from examples.mmsr.missing import MissingConfig
-from examples.mmsr.model import NodesConfig
+from examples.mmsr.model import ModelConfig, NodesConfig
 from examples.mmsr.sequential import SequentialConfig
 from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition
@@ -17,8 +17,12 @@ from examples.mmsr.zoo import Composition
 LAGS = (1, 2, 3, -1)
 ADDITIONS = ScoreConfig(features=True, lags=LAGS)
 MMSR = Composition()
-TIED = replace(ADDITIONS, tied=True)
-BEST = Composition(nodes=NodesConfig(kind="features"), score=TIED, attributes=True)
+BEST = Composition(
+    nodes=NodesConfig(kind="features"),
+    model=ModelConfig(readout="soft_attention"),
+    score=replace(ADDITIONS, tied=True, id_dropout=0.3),
+    attributes=True,
+)
 
 
 @dataclass(frozen=True)
@@ -161,32 +165,36 @@ def additions() -> list[Entry]:
     scores = {
         "features": ScoreConfig(features=True),
         "tied features": ScoreConfig(features=True, tied=True),
+        "features, embeddings left out": ScoreConfig(features=True, id_dropout=0.3),
         "successors": ScoreConfig(lags=(1,)),
         "successors, four lags": ScoreConfig(lags=LAGS),
         "features, successors, four lags": ADDITIONS,
     }
-    rows = {"MMSR": MMSR, "MMSR + vectors as nodes": replace(MMSR, nodes=BEST.nodes)}
-    rows |= {f"MMSR + {label}": replace(MMSR, score=score) for label, score in scores.items()}
-    rows |= {
-        "MMSR + attributes": replace(MMSR, attributes=True),
-        "MMSR, improved": BEST,
-        "SASRec, early fusion": early,
+    rows = {
+        "MMSR": MMSR,
+        "MMSR + vectors as nodes": replace(MMSR, nodes=BEST.nodes),
+        "MMSR + soft attention": replace(MMSR, model=BEST.model),
     }
+    rows |= {f"MMSR + {label}": replace(MMSR, score=score) for label, score in scores.items()}
+    rows |= {"MMSR, improved": BEST, "SASRec, early fusion": early}
     rows |= {
         f"SASRec, early fusion + {label}": replace(early, score=score)
         for label, score in scores.items()
     }
-    rows |= {
-        "SASRec, early fusion + attributes": replace(early, attributes=True),
-        "SASRec, early fusion, improved": BETTER_SASREC,
-    }
+    rows |= {"SASRec, early fusion, improved": BETTER_SASREC}
     entries = [
         Entry(label, composition, alike=label.split(" + ")[0])
         for label, composition in rows.items()
     ]
-    label = "MMSR, improved, but modalities in candidates alone"
-    without = replace(BEST, modalities=False, score=ADDITIONS)
-    return [*entries, Entry(label, without, alike="MMSR, improved")]
+    without = {
+        "attributes": replace(BEST, attributes=False),
+        "modalities in histories": replace(BEST, modalities=False, score=ADDITIONS),
+    }
+    for label, composition in without.items():
+        entries.append(
+            Entry(f"MMSR, improved, without {label}", composition, alike="MMSR, improved")
+        )
+    return entries
 
 
 def missing() -> list[Entry]:
