@@ -92,12 +92,13 @@ class Desk:
         self._open = functools.lru_cache(maxsize=1)(_open)
 
     def record(self, job: Job) -> dict[str, Any] | None:
-        """What came out of a job, or None where it is not done."""
+        """What came out of a job, or None where it is not done, or not all that is asked for."""
         for trial in (False, True)[: 1 + job.trial]:  # a whole run has its trial's figures
             path = self._path(job, trial)
             if path.exists():
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return found
+                if trial or _has_dropped(found, job.dropped):
+                    return found
         return None
 
     def ranks(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +190,13 @@ class Desk:
             yield True
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _has_dropped(record: dict[str, Any], dropped: tuple[MissingConfig, ...]) -> bool:
+    """Whether a record has the test ranked with all of these dropped."""
+    plain = json.loads(json.dumps([asdict(missing) for missing in dropped]))
+    known = [case["missing"] for case in record.get("dropped", [])]
+    return all(missing in known for missing in plain)
 
 
 def settings(job: Job) -> dict[str, Any]:

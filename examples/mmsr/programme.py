@@ -49,7 +49,7 @@ STAGES = (
     Stage("scientific", "recommenders"),
     Stage("scientific", "updates"),
     Stage("toys", "recommenders", HEADLINE),
-    Stage("toys", "recommenders", OTHERS, FIRST),
+    Stage("toys", "recommenders", (*OTHERS, "MMSR, improved, last state, embeddings kept"), FIRST),
     Stage("toys", "recommenders", HEADLINE, FIRST, "sequences_other_order.npz"),
     Stage("scientific", "propagation", seeds=FIRST),
     Stage("scientific", "additions", seeds=FIRST),

@@ -30,15 +30,19 @@ def counted(data: Dataset, path: Path) -> dict[str, dict[str, float]]:
 
 
 def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
-    """A table in markdown: our figures as mean and deviation over the seeds, and the paper's."""
+    """A table in markdown: our figures as mean and deviation over the seeds, and the paper's.
+
+    Validation's MRR is that of the whole ranking, at the epoch that it chose.
+    """
     data = plan.source.name
     lines = [
-        "| | " + " | ".join(METRICS) + " | seeds | the paper's |",
-        "|---|" + "---:|" * len(METRICS) + "---:|---|",
+        "| | " + " | ".join(METRICS) + " | seeds | MRR, validation | the paper's |",
+        "|---|" + "---:|" * len(METRICS) + "---:|---:|---|",
     ]
     for entry in plan.entries():
         printed = " / ".join(f"{value:.2f}" for value in entry.paper.get(data, ()))
         records = list(finished(plan, entry, desk))
+        validation = ""
         if entry.counts is not None and entry.counts in counts:
             cells = [f"{counts[entry.counts][metric]:.2f}" for metric in METRICS]
             seeds = ""
@@ -49,7 +53,9 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
         else:
             cells = [_cell([record["test"][metric] for record in records]) for metric in METRICS]
             seeds = str(len(records))
-        lines.append(f"| {entry.label} | {' | '.join(cells)} | {seeds} | {printed} |")
+            validation = _cell([record["search"]["MRR"] for record in records])
+        cells += [seeds, validation, printed]
+        lines.append(f"| {entry.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from examples.mmsr.data import write
 from examples.mmsr.experiments import Plan, outstanding, total, work
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.programme import PAGE, page
 from examples.mmsr.protocol import split
@@ -108,6 +109,20 @@ def test_a_job_of_another_process_is_left_to_it(tmp_path):
         assert mine
         assert Desk(desk.runs, desk.results).do(job) is None
     assert desk.do(job)["search"]["MRR"] > 0
+
+
+def test_a_record_without_what_was_to_be_dropped_is_made_again(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    job = Job(GENERATED, TABLES["smallest"]()[1].composition, replace(QUICK, epochs=1))
+    known = desk.do(job)
+    assert desk.record(job) == known
+    asked = replace(job, dropped=(MissingConfig(("image",), 0.5), MissingConfig(("text",), 1.0)))
+    assert asked.key == job.key
+    assert desk.record(asked) is None
+    again = desk.do(asked)
+    assert desk.record(asked) == desk.record(job) == again
+    assert [case["missing"]["share"] for case in again["dropped"]] == [0.5, 1.0]
+    assert again["test"] == known["test"]
 
 
 def test_what_fails_is_told_and_the_rest_is_done(tmp_path, monkeypatch):
