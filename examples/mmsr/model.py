@@ -159,6 +159,9 @@ class MMSR(Recommender):
         features: what items' features add to their vectors as candidates.
         successors: what counted successors add to the scores.
         tied: whether ``features`` add to the item nodes' first states, too.
+
+    Raises:
+        ValueError: features are tied that are not there, or that the graphs have no nodes of.
     """
 
     def __init__(
@@ -171,6 +174,11 @@ class MMSR(Recommender):
         tied: bool = False,
     ) -> None:
         super().__init__()
+        if tied and (features is None or not nodes.keys() >= set(features.modalities)):
+            got = None if features is None else list(features.modalities)
+            raise ValueError(
+                f"features: expected those of modalities among {list(nodes)} to be tied, got {got}"
+            )
         self.features, self.successors, self.tied = features, successors, tied
         self.num_items, self.nodes, self.config = num_items, nodes, config
         self.schema = mmgraph.GraphSchema(("item", *nodes))
@@ -213,10 +221,12 @@ class MMSR(Recommender):
         return vectors if self.features is None else self.features.join(vectors)
 
     def first_states(self, graph: mmgraph.SequenceGraph) -> Tensor:
-        """What the encoder starts from, ``[N, channels]``.
+        r"""What the encoder starts from, ``[N, channels]``.
 
-        Where they are tied, features add to the item nodes' states, of those modalities that a node
-        is matched with: one that is missing from a history adds nothing.
+        .. math:: x_i = h_i^0 + \sum_{m \text{ matched with } i} W_m\, z_m(i)
+
+        with :math:`h_i^0` of :class:`mmgraph.nn.NodeEmbedding`; the sum is added to item nodes,
+        where features are tied. A modality that an item lost at all of its steps has no node there.
         """
         x: Tensor = self.embedding(graph)
         if not self.tied:
@@ -228,12 +238,8 @@ class MMSR(Recommender):
             graph.num_nodes, self.schema.num_types, dtype=torch.bool, device=x.device
         )
         matched[centre, graph.node_type[neighbour]] = True
-        absent = {
-            modality: ~matched[:end, number]
-            for number, modality in enumerate(self.schema.modalities)
-        }
-        nothing = x.new_ones(end, dtype=torch.bool)
-        absent = {m: absent.get(m, nothing) for m in self.features.modalities}
+        number = self.schema.modalities.index
+        absent = {m: ~matched[:end, number(m)] for m in self.features.modalities}
         return torch.cat([x[:end] + self.features(graph.node_id[:end], absent), x[end:]])
 
     def recipe(self) -> dict[str, Any]:

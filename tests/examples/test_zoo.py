@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from examples.mmsr.data import Dataset
 from examples.mmsr.generate import GenerateConfig, generate
-from examples.mmsr.items import ScoreConfig
+from examples.mmsr.items import ItemFeatures, ScoreConfig
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
@@ -145,6 +145,11 @@ def test_tied_features_must_be_there_and_enter():
         ZOO.build(replace(SMALL, kind="sasrec", score=TIED), PARTS.fit)
     with pytest.raises(ValueError, match=r"got 'mmsr' with modalities=False"):
         ZOO.build(replace(SMALL, modalities=False, score=TIED), PARTS.fit)
+    with pytest.raises(ValueError, match="to be tied, got None"):
+        MMSR(36, {}, SMALL.model, tied=True)
+    features = ItemFeatures({"image": torch.randn(36, 3)}, 8)
+    with pytest.raises(ValueError, match=r"modalities among \[\] to be tied, got \['image'\]"):
+        MMSR(36, {}, SMALL.model, features, tied=True)
 
 
 def test_a_tied_model_is_made_again_by_its_recipe():
