@@ -17,15 +17,14 @@ from examples.mmsr.zoo import Composition
 LAGS = (1, 2, 3, -1)
 ADDITIONS = ScoreConfig(features=True, lags=LAGS)
 MMSR = Composition()
-BEST = Composition(
-    nodes=NodesConfig(kind="features"),
-    model=ModelConfig(readout="soft_attention"),
-    score=replace(ADDITIONS, tied=True, id_dropout=0.3),
-    attributes=True,
+LAST = Composition(
+    nodes=NodesConfig(kind="features"), score=replace(ADDITIONS, tied=True), attributes=True
 )
-
-LAST = replace(BEST, model=MMSR.model, score=replace(ADDITIONS, tied=True))
-"""As it was before its readout was changed and embeddings were left out."""
+BEST = replace(
+    LAST,
+    model=ModelConfig(readout="soft_attention"),
+    score=replace(LAST.score, id_dropout=0.3),
+)
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,9 @@ def additions() -> list[Entry]:
     scores = {
         "features": ScoreConfig(features=True),
         "tied features": ScoreConfig(features=True, tied=True),
-        "features, embeddings left out": ScoreConfig(features=True, id_dropout=0.3),
+        "features, embeddings left out": ScoreConfig(
+            features=True, id_dropout=BEST.score.id_dropout
+        ),
         "successors": ScoreConfig(lags=(1,)),
         "successors, four lags": ScoreConfig(lags=LAGS),
         "features, successors, four lags": ADDITIONS,
@@ -197,7 +198,9 @@ def additions() -> list[Entry]:
     ]
     without = {
         "attributes": replace(BEST, attributes=False),
-        "modalities in histories": replace(BEST, modalities=False, score=ADDITIONS),
+        "modalities in histories": replace(
+            BEST, modalities=False, score=replace(BEST.score, tied=False)
+        ),
     }
     for label, composition in without.items():
         entries.append(

@@ -37,9 +37,8 @@ class TrainingConfig:
     Args:
         epochs: at most so many are tried.
         patience: stop after so many epochs without a better MRR on validation.
-        min_steps: but not before the epoch in which the optimiser makes its so manieth step; a
-            small data set's epochs are short, and training often begins with some that bring
-            nothing.
+        min_steps: but never before so many steps of the optimiser; a small data set's epochs are
+            short, and training often begins with some that bring nothing.
         batch_size: histories per step of the optimiser, on all devices together.
         accumulate: parts of a batch whose gradients are added up before the step.
         evaluation_batch_size: histories ranked at a time.
