@@ -27,6 +27,8 @@ class ScoreConfig:
         lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
         tied: whether the same projection of features enters the items of histories, too: MMSR's
             item nodes, or the inputs of recommenders that features enter.
+        similar: steps from the end of a history whose features' likeness to a candidate's is
+            weighed each on its own, beside the mean over all steps; 0 for none of it.
     """
 
     features: bool = False
@@ -34,6 +36,7 @@ class ScoreConfig:
     id_dropout: float = 0.0
     lags: tuple[int, ...] = ()
     tied: bool = field(default=False, metadata=LATER)
+    similar: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.tied and not self.features:

@@ -58,6 +58,7 @@ def _plain(model: Recommender, histories: Tensor, vectors: Tensor) -> bool:
     return (
         hasattr(nn, "LinearCrossEntropyOptions")
         and model.successors is None
+        and model.similarity is None
         and type(model).scores is Recommender.scores
         and histories.dtype == vectors.dtype
         and not torch.is_autocast_enabled(histories.device.type)

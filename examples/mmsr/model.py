@@ -16,6 +16,7 @@ from examples.mmsr.propagation import PROPAGATION, make_propagation
 from examples.mmsr.protocol import Instances
 from examples.mmsr.recommender import Recommender
 from examples.mmsr.released import ReleasedUpdate
+from examples.mmsr.similarity import SimilarityScore
 from examples.mmsr.successors import SuccessorScore
 from mmgraph.nn import AsynchronousUpdate, CodeCentres, FrozenFeatures, SynchronousUpdate
 
@@ -255,6 +256,7 @@ class MMSR(Recommender):
             "id_dropout": 0.0 if self.features is None else self.features.id_dropout,
             "successors": None if self.successors is None else self.successors.recipe(),
             "tied": self.tied,
+            "similarity": None if self.similarity is None else self.similarity.recipe(),
         }
 
     @classmethod
@@ -263,7 +265,7 @@ class MMSR(Recommender):
         nodes = {modality: ModalityNodes(**of) for modality, of in recipe["nodes"].items()}
         config = ModelConfig(**recipe["config"])
         features, successors = recipe["features"], recipe["successors"]
-        return cls(
+        model = cls(
             recipe["num_items"],
             nodes,
             config,
@@ -273,6 +275,9 @@ class MMSR(Recommender):
             None if successors is None else SuccessorScore.from_recipe(successors),
             recipe.get("tied", False),
         )
+        if (similarity := recipe.get("similarity")) is not None:
+            model.similarity = SimilarityScore.from_recipe(similarity)
+        return model
 
 
 def make_layer(config: ModelConfig, schema: mmgraph.GraphSchema) -> nn.Module:

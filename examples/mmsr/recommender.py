@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.protocol import Instances
+from examples.mmsr.similarity import SimilarityRows, SimilarityScore
 from examples.mmsr.successors import SuccessorRows, SuccessorScore
 
 
@@ -22,11 +23,13 @@ class Batch:
         inputs: what the model encodes: a graph, padded sequences.
         targets: ``[B]``, the items to be predicted.
         successors: what was counted after the histories' last items, where the model asks for it.
+        similar: the histories' steps, where the model asks how alike candidates are to them.
     """
 
     inputs: Any
     targets: Tensor
     successors: SuccessorRows | None = None
+    similar: SimilarityRows | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -37,23 +40,29 @@ class Batch:
         def moved(part: Any) -> Any:
             return None if part is None else part.to(device, non_blocking=non_blocking)
 
-        return Batch(moved(self.inputs), moved(self.targets), moved(self.successors))
+        return Batch(*map(moved, (self.inputs, self.targets, self.successors, self.similar)))
 
 
 class Recommender(nn.Module, ABC):
     """Histories to scores of every item.
 
-    A score is the product of a history's vector and the item's, and what ``successors`` adds to
-    it. A model says how instances become its input, in the loader, and how the two kinds of vector
-    are made.
+    A score is the product of a history's vector and the item's, and what ``successors`` and
+    ``similarity`` add to it. A model says how instances become its input, in the loader, and how
+    the two kinds of vector are made.
 
     Attributes:
         successors: what counted successors add to the scores, or None.
+        similarity: what alike features add to the scores, or None.
         missing: what is dropped from histories.
     """
 
     missing = MissingConfig()
     successors: SuccessorScore | None  # no default: one of the class would hide the submodule
+    similarity: SimilarityScore | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.successors = self.similarity = None
 
     @abstractmethod
     def prepare(self, instances: Instances) -> Any:
@@ -78,6 +87,9 @@ class Recommender(nn.Module, ABC):
             self.prepare(instances),
             torch.from_numpy(instances.targets),
             None if self.successors is None else self.successors.look_up(instances, training),
+            None
+            if self.similarity is None
+            else self.similarity.look_up(instances, self.missing.absent(instances)),
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -91,10 +103,13 @@ class Recommender(nn.Module, ABC):
         Args:
             histories: ``[rows, channels]``, those of some rows of the batch.
             items: ``[num_items, channels]``.
-            batch: for the successors.
+            batch: for the successors and the steps' features.
             rows: which rows.
         """
         scores = histories @ items.T
+        if self.similarity is not None and batch.similar is not None:
+            queries = self.similarity.queries(batch.similar, len(batch))
+            scores = self.similarity(scores, queries[rows])
         if self.successors is None or batch.successors is None:
             return scores
         evidence = batch.successors

@@ -15,15 +15,12 @@ from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition
 
 LAGS = (1, 2, 3, -1)
-ADDITIONS = ScoreConfig(features=True, lags=LAGS)
 MMSR = Composition()
-LAST = Composition(
-    nodes=NodesConfig(kind="features"), score=replace(ADDITIONS, tied=True), attributes=True
-)
-BEST = replace(
-    LAST,
+BEST = Composition(
+    nodes=NodesConfig(kind="features"),
     model=ModelConfig(readout="soft_attention"),
-    score=replace(LAST.score, id_dropout=0.3),
+    score=ScoreConfig(features=True, id_dropout=0.3, lags=LAGS, tied=True, similar=4),
+    attributes=True,
 )
 
 
@@ -73,6 +70,10 @@ def _mmsr(**changes: Any) -> Composition:
     return replace(MMSR, model=replace(MMSR.model, **changes))
 
 
+def _dissimilar(composition: Composition) -> Composition:
+    return replace(composition, score=replace(composition.score, similar=0))
+
+
 def _other(kind: Any, **changes: Any) -> Composition:
     return Composition(kind=kind, sequential=SequentialConfig(**changes))
 
@@ -91,13 +92,14 @@ def recommenders() -> list[Entry]:
         Entry("DIF-SR", _other("dif_sr", layers=2)),
         Entry("MMSR", MMSR),
         Entry("MMSR, improved", BEST, trials_here=TRIALS_HERE),
-        Entry("MMSR, improved, last state, embeddings kept", LAST, trials_here=TRIALS_HERE),
+        Entry("MMSR, improved, without similarity", _dissimilar(BEST), trials_here=TRIALS_HERE),
         Entry("SASRec, early fusion, improved", BETTER_SASREC, trials_here=TRIALS_HERE),
         Entry(
-            "SASRec, early fusion, improved, embeddings kept",
-            replace(BETTER_SASREC, score=LAST.score),
+            "SASRec, early fusion, improved, without similarity",
+            _dissimilar(BETTER_SASREC),
             trials_here=TRIALS_HERE,
         ),
+        Entry("successors and similarity alone", EVIDENCE, trials_here=TRIALS_HERE),
         *(Entry(name) for name in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
     ]
     return [replace(row, paper=paper.get(row.label, {})) for row in rows]
@@ -178,7 +180,8 @@ def additions() -> list[Entry]:
         ),
         "successors": ScoreConfig(lags=(1,)),
         "successors, four lags": ScoreConfig(lags=LAGS),
-        "features, successors, four lags": ADDITIONS,
+        "features, successors, four lags": ScoreConfig(features=True, lags=LAGS),
+        "similarity": ScoreConfig(similar=BEST.score.similar),
     }
     rows = {
         "MMSR": MMSR,
@@ -199,7 +202,7 @@ def additions() -> list[Entry]:
     without = {
         "attributes": replace(BEST, attributes=False),
         "modalities in histories": replace(
-            BEST, modalities=False, score=replace(BEST.score, tied=False)
+            BEST, modalities=False, score=replace(BEST.score, tied=False, similar=0)
         ),
     }
     for label, composition in without.items():
@@ -238,6 +241,13 @@ BETTER_SASREC = replace(
 
 IDS = replace(BEST, modalities=False, score=ScoreConfig(lags=LAGS))
 """The improved composition without anything of the modalities."""
+
+EVIDENCE = Composition(
+    kind="evidence",
+    score=ScoreConfig(lags=LAGS, similar=BEST.score.similar),
+    attributes=True,
+)
+"""What the improved compositions know before their networks have learned anything."""
 
 
 def smallest() -> list[Entry]:

@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from examples.mmsr.data import Dataset, without_attributes
+from examples.mmsr.evidence import Evidence
 from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModalityNodes, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import Parts
 from examples.mmsr.recommender import Recommender
 from examples.mmsr.sequential import DIFSR, GRU4Rec, SASRec, SequentialConfig
+from examples.mmsr.similarity import SimilarityScore
 from examples.mmsr.srgnn import SRGNN
 from examples.mmsr.successors import SuccessorScore, count
 
-Kind = Literal["mmsr", "gru4rec", "gru4rec_late", "sasrec", "sasrec_early", "srgnn", "dif_sr"]
+Kind = Literal[
+    "mmsr", "gru4rec", "gru4rec_late", "sasrec", "sasrec_early", "srgnn", "dif_sr", "evidence"
+]
 
 SIDED = ("gru4rec_late", "sasrec_early", "dif_sr")
 """Kinds whose histories features enter by a projection; MMSR's enter as nodes."""
@@ -27,7 +31,8 @@ class Composition:
     """What decides a model, but for its training.
 
     Args:
-        kind: MMSR, or what it is compared with; ``late`` and ``early`` say how features enter.
+        kind: MMSR, or what it is compared with; ``late`` and ``early`` say how features enter, and
+            ``evidence`` is what the scores are beside the products.
         nodes: how features become MMSR's nodes.
         model: MMSR's blocks.
         sequential: the other recommenders' sizes.
@@ -68,25 +73,33 @@ class Zoo:
             counted: the parts whose transitions it may count.
 
         Raises:
-            ValueError: the composition needs modalities and the data set has none, or it ties
-                features of a recommender that they do not enter.
+            ValueError: the composition needs modalities and the data set has none, it ties
+                features of a recommender that they do not enter, or it is of evidence and has none.
         """
         names = self.data.modalities
         if not composition.attributes:
             names = without_attributes(names)
-        if not names and (composition.kind in SIDED or composition.score.features):
+        score = composition.score
+        if not names and (composition.kind in SIDED or score.features or score.similar):
             raise ValueError(
                 f"composition: expected modalities for {composition.kind!r} with "
-                f"{composition.score}, got none in {self.data.name}"
+                f"{score}, got none in {self.data.name}"
+            )
+        if composition.kind == "evidence" and (score.features or not (score.lags or score.similar)):
+            raise ValueError(
+                "composition: expected lags or similar, and no features, for 'evidence', got "
+                f"{score}"
             )
         has_nodes = composition.kind == "mmsr" and composition.modalities
-        if composition.score.tied and not (has_nodes or composition.kind in SIDED):
+        if score.tied and not (has_nodes or composition.kind in SIDED):
             raise ValueError(
                 f"composition: expected a model that features enter beside tied, got "
                 f"{composition.kind!r} with modalities={composition.modalities}"
             )
         model = self._model(composition, names, counted)
         model.missing = composition.missing
+        if score.similar:
+            model.similarity = SimilarityScore(self.reduced(names, score.components), score.similar)
         return model
 
     def _model(
@@ -99,6 +112,8 @@ class Zoo:
         rows = functools.partial(self.reduced, names, score.components)
         features = ItemFeatures(rows(), channels, score.id_dropout) if score.features else None
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
+        if kind == "evidence":
+            return Evidence(items, successors)
         if kind == "mmsr":
             nodes = self.nodes(composition.nodes, names, channels) if composition.modalities else {}
             return MMSR(items, nodes, composition.model, features, successors, score.tied)

@@ -33,10 +33,17 @@ SMALL = Composition(
     sequential=SequentialConfig(channels=8, layers=2),
 )
 SCORE = ScoreConfig(features=True, components=6, lags=(1, -1))
+EVIDENCE = ScoreConfig(components=6, lags=(1, -1), similar=2)
 
 
-@pytest.mark.parametrize("score", [ScoreConfig(), SCORE], ids=["plain", "additions"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "score"),
+    [
+        *(pytest.param(kind, ScoreConfig(), id=f"{kind}-plain") for kind in KINDS),
+        *(pytest.param(kind, SCORE, id=f"{kind}-additions") for kind in KINDS),
+        pytest.param("evidence", EVIDENCE, id="evidence"),
+    ],
+)
 def test_each_kind_trains(kind, score):
     torch.manual_seed(0)
     model = ZOO.build(replace(SMALL, kind=kind, score=score), PARTS.fit)
@@ -221,6 +228,12 @@ def test_no_modalities_to_fuse():
     for composition in (Composition(kind="dif_sr"), Composition(score=ScoreConfig(features=True))):
         with pytest.raises(ValueError, match="composition: expected modalities"):
             bare.build(composition, PARTS.fit)
+
+
+@pytest.mark.parametrize("score", [ScoreConfig(), SCORE])
+def test_evidence_is_asked_for_and_nothing_else(score):
+    with pytest.raises(ValueError, match="composition: expected lags or similar, and no features"):
+        ZOO.build(Composition(kind="evidence", score=score), PARTS.fit)
 
 
 def test_attributes_are_a_modality_when_they_are_asked_for_or_alone():
