@@ -107,15 +107,15 @@ class Recommender(nn.Module, ABC):
             rows: which rows.
         """
         scores = histories @ items.T
+        whole = len(histories) == len(batch)
         if self.similarity is not None and batch.similar is not None:
-            queries = self.similarity.queries(batch.similar, len(batch))
-            scores = self.similarity(scores, queries[rows])
-        if self.successors is None or batch.successors is None:
-            return scores
-        evidence = batch.successors
-        if len(histories) < len(batch):
-            evidence = evidence.of(rows, len(items))
-        return self.successors(scores, evidence)
+            scores = self.similarity(scores, batch.similar if whole else batch.similar.of(rows))
+        if self.successors is not None and batch.successors is not None:
+            successors = batch.successors
+            scores = self.successors(
+                scores, successors if whole else successors.of(rows, len(items))
+            )
+        return scores
 
     def score(self, instances: Instances) -> Tensor:
         """Scores as the metrics want them; the model should be in evaluation mode."""

@@ -7,11 +7,14 @@ and by how far from the end of the history the step stands.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +30,7 @@ class SimilarityRows:
         history: ``[steps]``, whose step it is.
         distance: ``[steps]``, 0 for a history's last step, 1 for the one before it.
         share: ``[steps]``, one by the number of the history's steps.
-        absent: ``[modalities, steps]``, where a modality is missing whatever the item has.
+        absent: ``[steps, modalities]``, where a modality is missing whatever the item has.
     """
 
     items: Tensor
@@ -38,8 +41,18 @@ class SimilarityRows:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> SimilarityRows:
         """The same on another device."""
-        parts = (self.items, self.history, self.distance, self.share, self.absent)
-        return SimilarityRows(*(part.to(device, non_blocking=non_blocking) for part in parts))
+        parts = (part.to(device, non_blocking=non_blocking) for part in self._parts())
+        return SimilarityRows(*parts)
+
+    def of(self, rows: slice) -> SimilarityRows:
+        """The steps of these histories alone."""
+        inside = (self.history >= rows.start) & (self.history < rows.stop)
+        steps = SimilarityRows(*(part[inside] for part in self._parts()))
+        steps.history -= rows.start
+        return steps
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.items, self.history, self.distance, self.share, self.absent
 
 
 class SimilarityScore(nn.Module):
@@ -49,35 +62,31 @@ class SimilarityScore(nn.Module):
         s(y) = \sum_m \Big[\sum_{l=1}^{L} a_{m,l} \cos\big(z_m(x_{n+1-l}), z_m(y)\big)
             + \frac{b_m}{n} \sum_{i=1}^{n} \cos\big(z_m(x_i), z_m(y)\big)\Big]
 
-    with :math:`z_m` an item's centred features of modality ``m``, whose cosine with anything is 0
-    where the item, or the history's step, lacks the modality. The weights are learned; over ``M``
-    modalities they start from :math:`a_{m,l} = 2 / (M l)` and :math:`b_m = 2 / M`.
+    with :math:`z_m` an item's features of modality ``m``, whose cosine with anything is 0 where the
+    item, or the history's step, lacks the modality. The weights are learned; over ``M`` modalities
+    they start from :math:`a_{m,l} = 2 / (M l)` and :math:`b_m = 2 / M`.
 
     Args:
-        features: by modality ``[num_items, width]``, as :func:`~examples.mmsr.items.reduced` makes
-            them.
+        features: by modality ``[num_items, width]``, dense or sparse.
         steps: L.
 
     Raises:
         ValueError: there is no modality, or ``steps`` is not positive.
     """
 
-    features: Tensor
-    widths: Tensor
-
-    def __init__(self, features: Mapping[str, Tensor], steps: int) -> None:
+    def __init__(self, features: Mapping[str, Tensor | sparse.csr_array], steps: int) -> None:
         super().__init__()
         if not features:
             raise ValueError("features: expected those of at least one modality, got none")
         if steps < 1:
             raise ValueError(f"steps: expected a positive number, got {steps}")
-        self.modalities, self.steps = tuple(features), steps
-        widths = torch.tensor([rows.shape[1] for rows in features.values()])
-        self.register_buffer("widths", widths, persistent=False)
-        unit = torch.cat([F.normalize(rows, dim=1) for rows in features.values()], dim=1)
-        self.register_buffer("features", unit, persistent=False)
-        start = 2 / torch.tensor([*range(1, steps + 1), 1]) / len(self.modalities)
-        self.weight = nn.Parameter(start.repeat(len(self.modalities), 1))  # the last one is b
+        self.features, self.steps = dict(features), steps
+        self.cosines = nn.ModuleList(
+            DenseCosines(rows) if isinstance(rows, Tensor) else SparseCosines(rows)
+            for rows in features.values()
+        )
+        start = 2 / torch.tensor([*range(1, steps + 1), 1]) / len(features)
+        self.weight = nn.Parameter(start.repeat(len(features), 1))  # the last column is b
 
     def look_up(self, instances: Instances, absent: Mapping[str, np.ndarray]) -> SimilarityRows:
         """The steps of some instances' histories.
@@ -94,38 +103,122 @@ class SimilarityScore(nn.Module):
             torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
             torch.from_numpy(np.repeat(instances.target, lengths) - 1 - positions),
             torch.from_numpy((1 / np.repeat(lengths, lengths)).astype(np.float32)),
-            torch.from_numpy(np.stack([absent.get(m, nowhere) for m in self.modalities])),
+            torch.from_numpy(np.stack([absent.get(m, nowhere) for m in self.features], axis=1)),
         )
 
-    def queries(self, rows: SimilarityRows, count: int) -> Tensor:
-        """What the candidates' features are multiplied with, ``[count, width of all modalities]``.
+    def forward(self, scores: Tensor, rows: SimilarityRows) -> Tensor:
+        """The scores ``[B, num_items]`` with what the histories' features add to them."""
+        near, everywhere = F.pad(self.weight[:, :-1].T, (0, 0, 0, 1)), self.weight[:, -1]
+        weights = near[rows.distance.clamp(max=self.steps)]
+        weights = torch.addcmul(weights, rows.share.to(weights).unsqueeze(1), everywhere)
+        weights = weights.masked_fill(rows.absent, 0)
+        for cosines, weight in zip(self.cosines, weights.unbind(1), strict=True):
+            scores = cosines(scores, rows.items, rows.history, weight)
+        return scores
 
-        Args:
-            rows: the steps.
-            count: of histories.
-        """
-        near, everywhere = self.weight[:, :-1], self.weight[:, -1:]
-        beyond = F.pad(near, (0, 1))[:, rows.distance.clamp(max=self.steps)]
-        weights = (beyond + everywhere * rows.share).masked_fill(rows.absent, 0)
-        parts = F.embedding(rows.items, self.features) * weights.T.repeat_interleave(
-            self.widths, dim=1, output_size=self.features.shape[1]
-        )
-        return parts.new_zeros(count, parts.shape[1]).index_add(0, rows.history, parts)
-
-    def forward(self, scores: Tensor, queries: Tensor) -> Tensor:
-        """The scores ``[B, num_items]`` with what :meth:`queries` adds to them."""
-        return scores + queries @ self.features.T
-
-    def recipe(self) -> dict[str, object]:
+    def recipe(self) -> dict[str, Any]:
         """Plain values and tensors that :meth:`from_recipe` takes."""
-        parts = self.features.split(self.widths.tolist(), dim=1)
-        features = {m: part.clone() for m, part in zip(self.modalities, parts, strict=True)}
+        features: dict[str, Any] = {}
+        for modality, rows in self.features.items():
+            features[modality] = rows
+            if not isinstance(rows, Tensor):
+                arrays = (rows.data, rows.indices, rows.indptr)
+                features[modality] = [*(torch.from_numpy(a.copy()) for a in arrays), rows.shape]
         return {"features": features, "steps": self.steps}
 
     @classmethod
-    def from_recipe(cls, recipe: dict[str, object]) -> SimilarityScore:
+    def from_recipe(cls, recipe: dict[str, Any]) -> SimilarityScore:
         """The similarities of a recipe, with the weights that training starts from."""
-        return cls(**recipe)  # type: ignore[arg-type]
+        features: dict[str, Tensor | sparse.csr_array] = {}
+        for modality, rows in recipe["features"].items():
+            if not isinstance(rows, Tensor):
+                *arrays, shape = rows
+                rows = sparse.csr_array(tuple(a.numpy() for a in arrays), shape=shape)
+            features[modality] = rows
+        return cls(features, recipe["steps"])
 
     def extra_repr(self) -> str:
-        return f"modalities={self.modalities}, steps={self.steps}"
+        return f"modalities={tuple(self.features)}, steps={self.steps}"
+
+
+class Cosines(nn.Module, ABC):
+    """Weighed cosines of histories' steps with all items, in one modality."""
+
+    @abstractmethod
+    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
+        """Add them to scores.
+
+        Args:
+            scores: ``[B, num_items]``.
+            items: ``[steps]``.
+            history: ``[steps]``, the row of the scores that a step belongs to.
+            weight: ``[steps]``.
+        """
+
+
+class DenseCosines(Cosines):
+    """Of features in a matrix.
+
+    Args:
+        features: ``[num_items, width]``; a row of zeros is like nothing.
+    """
+
+    unit: Tensor
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("unit", F.normalize(features, dim=1), persistent=False)
+
+    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
+        parts = F.embedding(items, self.unit) * weight.unsqueeze(1)
+        queries = parts.new_zeros(len(scores), parts.shape[1]).index_add(0, history, parts)
+        return scores + queries @ self.unit.T
+
+
+class SparseCosines(Cosines):
+    """Of few features among many, such as attributes.
+
+    Args:
+        features: ``[num_items, width]``; an empty row is like nothing.
+    """
+
+    begin: Tensor
+    item: Tensor
+    column: Tensor
+    value: Tensor
+
+    def __init__(self, features: sparse.csr_array) -> None:
+        super().__init__()
+        length = np.sqrt((features * features).sum(axis=1))
+        length[length == 0] = 1
+        self.shape = features.shape
+        sizes = np.diff(features.indptr)
+        item = np.repeat(np.arange(len(sizes)), sizes)
+        # As plain tensors: DistributedDataParallel does not take a sparse buffer.
+        arrays = {
+            "begin": features.indptr.astype(np.int64),
+            "item": item,
+            "column": features.indices.astype(np.int64),
+            "value": (features.data / length[item]).astype(np.float32),
+        }
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+
+    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
+        width = self.shape[1]
+        begin = self.begin[items]
+        size = self.begin[items + 1] - begin
+        step = torch.repeat_interleave(size)
+        within = torch.arange(len(step), device=step.device) - (size.cumsum(0) - size)[step]
+        entry = begin[step] + within
+        place = self.column[entry] * len(scores) + history[step]
+        queries = weight.new_zeros(width * len(scores))
+        queries = queries.index_add(0, place, weight[step] * self.value[entry])
+        unit = torch.sparse_coo_tensor(
+            torch.stack([self.item, self.column]),
+            self.value,
+            self.shape,
+            is_coalesced=True,
+            check_invariants=False,
+        )
+        return scores + torch.sparse.mm(unit, queries.view(width, len(scores))).T

@@ -8,7 +8,7 @@ from typing import Literal
 
 from examples.mmsr.data import Dataset, without_attributes
 from examples.mmsr.evidence import Evidence
-from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced
+from examples.mmsr.items import ItemFeatures, ScoreConfig, comparable, reduced
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModalityNodes, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import Parts
@@ -63,6 +63,7 @@ class Zoo:
         self.data = data
         self.nodes = functools.cache(self._nodes)
         self.reduced = functools.cache(lambda names, size: reduced(data.only(names), size))
+        self.comparable = functools.cache(lambda names, size: comparable(data.only(names), size))
         self.count = functools.cache(lambda parts, lags: count(parts, data.num_items, lags))
 
     def build(self, composition: Composition, counted: Parts) -> Recommender:
@@ -99,7 +100,8 @@ class Zoo:
         model = self._model(composition, names, counted)
         model.missing = composition.missing
         if score.similar:
-            model.similarity = SimilarityScore(self.reduced(names, score.components), score.similar)
+            features = self.comparable(names, score.components)
+            model.similarity = SimilarityScore(features, score.similar)
         return model
 
     def _model(
