@@ -99,7 +99,7 @@ def recommenders() -> list[Entry]:
             _dissimilar(BETTER_SASREC),
             trials_here=TRIALS_HERE,
         ),
-        Entry("successors and similarity alone", EVIDENCE, trials_here=TRIALS_HERE),
+        Entry("successors and similarity alone", EVIDENCE),
         *(Entry(name) for name in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
     ]
     return [replace(row, paper=paper.get(row.label, {})) for row in rows]
