@@ -29,7 +29,7 @@ class Evidence(Recommender):
         return torch.zeros(len(instances), 1)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        return inputs
+        return inputs.to(self.nothing.dtype)
 
     def item_vectors(self) -> Tensor:
         return self.nothing

@@ -28,7 +28,8 @@ class ScoreConfig:
         tied: whether the same projection of features enters the items of histories, too: MMSR's
             item nodes, or the inputs of recommenders that features enter.
         similar: steps from the end of a history whose features' likeness to a candidate's is
-            weighed each on its own, beside the mean over all steps; 0 for none of it.
+            weighed each on its own, beside the mean over all steps, those beyond a model's
+            ``max_length`` included; 0 for none of it.
     """
 
     features: bool = False
@@ -127,15 +128,21 @@ def reduced(data: Dataset, components: int) -> dict[str, Tensor]:
     return {modality: _reduce(rows, components) for modality, rows in data.features.items()}
 
 
-def comparable(data: Dataset, components: int) -> dict[str, Tensor | sparse.csr_array]:
+def comparable(
+    data: Dataset, vectors: Mapping[str, Tensor]
+) -> dict[str, Tensor | sparse.csr_array]:
     """The features of a data set for :class:`~examples.mmsr.similarity.SimilarityScore`.
 
-    Feature vectors as :func:`reduced` makes them. Attributes keep their width, and each counts by
-    the logarithm of one in how many items has it (inverse document frequency; Spärck Jones, 1972):
-    a shared brand says more than a shared category.
+    Attributes keep their width, and each counts by the logarithm of one in how many items has it
+    (inverse document frequency; Spärck Jones, 1972): a shared brand says more than a shared
+    category.
+
+    Args:
+        data: the data set.
+        vectors: by modality, what :func:`reduced` makes; those of feature vectors are taken.
     """
     return {
-        modality: _reduce(rows, components) if isinstance(rows, np.ndarray) else _weighed(rows)
+        modality: vectors[modality] if isinstance(rows, np.ndarray) else _weighed(rows)
         for modality, rows in data.features.items()
     }
 

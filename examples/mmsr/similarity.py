@@ -62,9 +62,10 @@ class SimilarityScore(nn.Module):
         s(y) = \sum_m \Big[\sum_{l=1}^{L} a_{m,l} \cos\big(z_m(x_{n+1-l}), z_m(y)\big)
             + \frac{b_m}{n} \sum_{i=1}^{n} \cos\big(z_m(x_i), z_m(y)\big)\Big]
 
-    with :math:`z_m` an item's features of modality ``m``, whose cosine with anything is 0 where the
-    item, or the history's step, lacks the modality. The weights are learned; over ``M`` modalities
-    they start from :math:`a_{m,l} = 2 / (M l)` and :math:`b_m = 2 / M`.
+    over the whole history, however few of its steps the recommender reads, with :math:`z_m` an
+    item's features of modality ``m``, whose cosine with anything is 0 where the item, or the
+    history's step, lacks the modality. The weights are learned; over ``M`` modalities they start
+    from :math:`a_{m,l} = 2 / (M l)` and :math:`b_m = 2 / M`.
 
     Args:
         features: by modality ``[num_items, width]``, dense or sparse.
@@ -112,8 +113,11 @@ class SimilarityScore(nn.Module):
         weights = near[rows.distance.clamp(max=self.steps)]
         weights = torch.addcmul(weights, rows.share.to(weights).unsqueeze(1), everywhere)
         weights = weights.masked_fill(rows.absent, 0)
-        for cosines, weight in zip(self.cosines, weights.unbind(1), strict=True):
-            scores = cosines(scores, rows.items, rows.history, weight)
+        # Whole numbers of cosines would tie in half precision, and sparse products have no
+        # gradient there.
+        with torch.autocast(scores.device.type, enabled=False):
+            for cosines, weight in zip(self.cosines, weights.unbind(1), strict=True):
+                scores = scores + cosines(rows.items, rows.history, weight, len(scores))
         return scores
 
     def recipe(self) -> dict[str, Any]:
@@ -145,14 +149,14 @@ class Cosines(nn.Module, ABC):
     """Weighed cosines of histories' steps with all items, in one modality."""
 
     @abstractmethod
-    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
-        """Add them to scores.
+    def forward(self, items: Tensor, history: Tensor, weight: Tensor, count: int) -> Tensor:
+        """Their sums over each history's steps, ``[count, num_items]``.
 
         Args:
-            scores: ``[B, num_items]``.
             items: ``[steps]``.
-            history: ``[steps]``, the row of the scores that a step belongs to.
+            history: ``[steps]``, whose step it is.
             weight: ``[steps]``.
+            count: of histories.
         """
 
 
@@ -169,10 +173,10 @@ class DenseCosines(Cosines):
         super().__init__()
         self.register_buffer("unit", F.normalize(features, dim=1), persistent=False)
 
-    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, items: Tensor, history: Tensor, weight: Tensor, count: int) -> Tensor:
         parts = F.embedding(items, self.unit) * weight.unsqueeze(1)
-        queries = parts.new_zeros(len(scores), parts.shape[1]).index_add(0, history, parts)
-        return scores + queries @ self.unit.T
+        queries = parts.new_zeros(count, parts.shape[1]).index_add(0, history, parts)
+        return queries @ self.unit.T
 
 
 class SparseCosines(Cosines):
@@ -204,15 +208,15 @@ class SparseCosines(Cosines):
         for name, array in arrays.items():
             self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
-    def forward(self, scores: Tensor, items: Tensor, history: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, items: Tensor, history: Tensor, weight: Tensor, count: int) -> Tensor:
         width = self.shape[1]
         begin = self.begin[items]
         size = self.begin[items + 1] - begin
         step = torch.repeat_interleave(size)
         within = torch.arange(len(step), device=step.device) - (size.cumsum(0) - size)[step]
         entry = begin[step] + within
-        place = self.column[entry] * len(scores) + history[step]
-        queries = weight.new_zeros(width * len(scores))
+        place = self.column[entry] * count + history[step]
+        queries = weight.new_zeros(width * count)
         queries = queries.index_add(0, place, weight[step] * self.value[entry])
         unit = torch.sparse_coo_tensor(
             torch.stack([self.item, self.column]),
@@ -221,4 +225,4 @@ class SparseCosines(Cosines):
             is_coalesced=True,
             check_invariants=False,
         )
-        return scores + torch.sparse.mm(unit, queries.view(width, len(scores))).T
+        return torch.sparse.mm(unit, queries.view(width, count)).T

@@ -70,7 +70,7 @@ def _mmsr(**changes: Any) -> Composition:
     return replace(MMSR, model=replace(MMSR.model, **changes))
 
 
-def _dissimilar(composition: Composition) -> Composition:
+def _no_similarity(composition: Composition) -> Composition:
     return replace(composition, score=replace(composition.score, similar=0))
 
 
@@ -92,11 +92,11 @@ def recommenders() -> list[Entry]:
         Entry("DIF-SR", _other("dif_sr", layers=2)),
         Entry("MMSR", MMSR),
         Entry("MMSR, improved", BEST, trials_here=TRIALS_HERE),
-        Entry("MMSR, improved, without similarity", _dissimilar(BEST), trials_here=TRIALS_HERE),
+        Entry("MMSR, improved, without similarity", _no_similarity(BEST), trials_here=TRIALS_HERE),
         Entry("SASRec, early fusion, improved", BETTER_SASREC, trials_here=TRIALS_HERE),
         Entry(
             "SASRec, early fusion, improved, without similarity",
-            _dissimilar(BETTER_SASREC),
+            _no_similarity(BETTER_SASREC),
             trials_here=TRIALS_HERE,
         ),
         Entry("successors and similarity alone", EVIDENCE),

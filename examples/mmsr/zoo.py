@@ -63,7 +63,9 @@ class Zoo:
         self.data = data
         self.nodes = functools.cache(self._nodes)
         self.reduced = functools.cache(lambda names, size: reduced(data.only(names), size))
-        self.comparable = functools.cache(lambda names, size: comparable(data.only(names), size))
+        self.comparable = functools.cache(
+            lambda names, size: comparable(data.only(names), self.reduced(names, size))
+        )
         self.count = functools.cache(lambda parts, lags: count(parts, data.num_items, lags))
 
     def build(self, composition: Composition, counted: Parts) -> Recommender:
@@ -75,7 +77,8 @@ class Zoo:
 
         Raises:
             ValueError: the composition needs modalities and the data set has none, it ties
-                features of a recommender that they do not enter, or it is of evidence and has none.
+                features of a recommender that they do not enter, or it is of evidence and has
+                neither lags nor similarity, or features.
         """
         names = self.data.modalities
         if not composition.attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,24 +11,25 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from examples.mmsr import checkpoint
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.items import ScoreConfig, comparable, reduced
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.missing import MissingConfig
-from examples.mmsr.model import MMSR, NodesConfig
+from examples.mmsr.model import NodesConfig
 from examples.mmsr.protocol import Instances, split
 from examples.mmsr.similarity import SimilarityScore
 from examples.mmsr.zoo import Composition, Zoo
 
 DATA = generate(GenerateConfig(dial=0.5, users=40, items=16, codes=4, width=8)).data
 DENSE = reduced(DATA, 5)
-LACKING = 3
-for name, lacks in zip(DENSE, range(LACKING), strict=False):
-    DENSE[name][lacks] = 0  # that item has no such modality
+for item, rows in enumerate(DENSE.values()):
+    rows[item] = 0  # that item has no such modality
 ATTRIBUTES = sparse.random_array((DATA.num_items, 9), density=0.3, rng=np.random.default_rng(0))
 ATTRIBUTES = sparse.csr_array(ATTRIBUTES * (np.arange(DATA.num_items) != 5)[:, None])
 FEATURES = {**DENSE, "attributes": ATTRIBUTES}
-INSTANCES = split(DATA).test
+PARTS = split(DATA)
+INSTANCES = PARTS.test
 SIMILAR = Composition(
     nodes=NodesConfig(kind="features"), score=ScoreConfig(similar=2), attributes=True
 )
@@ -35,6 +37,7 @@ HELD = np.arange(DATA.num_items)[:, None] % np.arange(2, 7) == 0
 WITH_ATTRIBUTES = replace(
     DATA, features={**DATA.features, "attributes": sparse.csr_array(HELD.astype(np.float32))}
 )
+ZOO = Zoo(WITH_ATTRIBUTES)
 
 
 def literal(
@@ -46,7 +49,8 @@ def literal(
         row = [0.0] * DATA.num_items
         for place in range(start, target):
             for m, (modality, matrix) in enumerate(FEATURES.items()):
-                rows = torch.as_tensor(matrix if m < len(DENSE) else matrix.toarray()).float()
+                dense = matrix if isinstance(matrix, Tensor) else matrix.toarray()
+                rows = torch.as_tensor(dense).float()
                 weight = float(learned[m, -1]) / (target - start)
                 if target - place <= score.steps:
                     weight += float(learned[m, target - place - 1])
@@ -77,7 +81,7 @@ def test_alike_features_are_weighed_by_modality_and_step(steps: int, share: floa
 
 
 def test_what_a_history_lacks_is_taken_from_no_step() -> None:
-    model = Zoo(WITH_ATTRIBUTES).build(SIMILAR, split(DATA).train).eval()
+    model = ZOO.build(SIMILAR, PARTS.train).eval()
     assert model.similarity is not None
     model.missing = MissingConfig(WITH_ATTRIBUTES.modalities, 1.0)
     rows = model.batch(INSTANCES).similar
@@ -86,7 +90,7 @@ def test_what_a_history_lacks_is_taken_from_no_step() -> None:
 
 
 def test_weights_are_learned() -> None:
-    model = Zoo(WITH_ATTRIBUTES).build(SIMILAR, split(DATA).train)
+    model = ZOO.build(SIMILAR, PARTS.train)
     assert model.similarity is not None
     cross_entropy(model, model.batch(INSTANCES, training=True)).backward()
     grad = model.similarity.weight.grad
@@ -95,33 +99,48 @@ def test_weights_are_learned() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mmsr", "sasrec"])
-def test_in_pieces_the_loss_is_the_same(kind: str) -> None:
+def test_in_pieces_loss_and_gradient_are_the_same(kind: str) -> None:
     composition = replace(SIMILAR, kind=kind, score=ScoreConfig(similar=2, lags=(1,)))
-    model = Zoo(WITH_ATTRIBUTES).build(composition, split(DATA).train).eval()
+    model = ZOO.build(composition, PARTS.train).eval()
     batch = model.batch(INSTANCES[:7])
-    whole = cross_entropy(model, batch)
-    torch.testing.assert_close(whole, cross_entropy(model, batch, largest=2 * DATA.num_items))
+    found = []
+    for largest in (7 * DATA.num_items, 2 * DATA.num_items):
+        loss = cross_entropy(model, batch, largest=largest)
+        (gradient,) = torch.autograd.grad(loss, model.similarity.weight)
+        found.append((loss, gradient))
+    torch.testing.assert_close(found[0], found[1])
 
 
-def test_a_recipe_makes_the_same_scores() -> None:
-    model = Zoo(WITH_ATTRIBUTES).build(SIMILAR, split(DATA).train).eval()
-    assert isinstance(model, MMSR)
-    assert model.similarity is not None
+def test_a_saved_model_scores_alike(tmp_path: Path) -> None:
+    model = ZOO.build(SIMILAR, PARTS.train).eval()
     torch.nn.init.normal_(model.similarity.weight)
-    again = MMSR.from_recipe(model.recipe()).eval()
-    again.load_state_dict(model.state_dict())
-    scores: Tensor = model.score(INSTANCES)
-    torch.testing.assert_close(again.score(INSTANCES), scores)
+    checkpoint.save(tmp_path / "model.pt", model, WITH_ATTRIBUTES)
+    again, _ = checkpoint.load(tmp_path / "model.pt")
+    torch.testing.assert_close(again.score(INSTANCES), model.score(INSTANCES))
+
+
+@pytest.mark.parametrize("kind", ["mmsr", "evidence"])
+def test_precisions(kind: str) -> None:
+    model = ZOO.build(replace(SIMILAR, kind=kind), PARTS.train).eval()
+    batch = model.batch(INSTANCES)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = cross_entropy(model, batch)
+    (half,) = torch.autograd.grad(loss, model.similarity.weight)
+    (single,) = torch.autograd.grad(cross_entropy(model, batch), model.similarity.weight)
+    torch.testing.assert_close(half, single, rtol=0.05, atol=0.05)
+    scores = model.score(INSTANCES)
+    double = model.double().score(INSTANCES)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), scores, rtol=1e-4, atol=1e-5)
 
 
 def test_attributes_count_by_how_few_items_have_them() -> None:
-    found = comparable(WITH_ATTRIBUTES, 5)
+    found = comparable(WITH_ATTRIBUTES, DENSE)
     held = HELD.sum(axis=0)
     np.testing.assert_allclose(
         found["attributes"].toarray(), HELD * np.log(DATA.num_items / held), rtol=1e-6
     )
-    for modality, rows in reduced(DATA, 5).items():
-        torch.testing.assert_close(found[modality], rows)
+    assert all(found[modality] is rows for modality, rows in DENSE.items())
 
 
 @pytest.mark.parametrize(
