@@ -21,7 +21,8 @@ class ScoreConfig:
 
     Args:
         features: whether an item's vector, as a candidate, has its features' projection added.
-        components: each modality's features are reduced to so many principal components.
+        components: each modality's features are reduced to so many principal components, but for
+            attributes in ``similar``, which keep their width.
         id_dropout: probability that a candidate's embedding is left out of its vector in a training
             step, beside features, so that these learn to do without it.
         lags: steps between which successors are counted, such as [1, 2, 3, -1]; none by default.
@@ -40,6 +41,8 @@ class ScoreConfig:
     similar: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if self.similar < 0:
+            raise ValueError(f"similar: expected a number of steps, got {self.similar}")
         if self.tied and not self.features:
             raise ValueError("tied: expected features beside it, got none")
 
@@ -128,25 +131,6 @@ def reduced(data: Dataset, components: int) -> dict[str, Tensor]:
     return {modality: _reduce(rows, components) for modality, rows in data.features.items()}
 
 
-def comparable(
-    data: Dataset, vectors: Mapping[str, Tensor]
-) -> dict[str, Tensor | sparse.csr_array]:
-    """The features of a data set for :class:`~examples.mmsr.similarity.SimilarityScore`.
-
-    Attributes keep their width, and each counts by the logarithm of one in how many items has it
-    (inverse document frequency; Spärck Jones, 1972): a shared brand says more than a shared
-    category.
-
-    Args:
-        data: the data set.
-        vectors: by modality, what :func:`reduced` makes; those of feature vectors are taken.
-    """
-    return {
-        modality: vectors[modality] if isinstance(rows, np.ndarray) else _weighed(rows)
-        for modality, rows in data.features.items()
-    }
-
-
 def _reduce(features: np.ndarray | sparse.csr_array, components: int) -> Tensor:
     """Centred principal components of unit mean length; zeros where the modality is missing.
 
@@ -167,10 +151,15 @@ def _reduce(features: np.ndarray | sparse.csr_array, components: int) -> Tensor:
     return result.float()
 
 
-def _weighed(attributes: sparse.csr_array) -> sparse.csr_array:
-    """Multi-hot rows, each attribute by its inverse document frequency."""
+def weighed(attributes: sparse.csr_array) -> sparse.csr_array:
+    """Multi-hot rows for :class:`~examples.mmsr.similarity.SimilarityScore`.
+
+    Each attribute counts by ``log(items / items that have it)``, its inverse document frequency
+    (Spärck Jones, 1972): a shared brand says more than a shared category, and what all items have
+    says nothing.
+    """
     held = np.bincount(attributes.indices, minlength=attributes.shape[1])
     frequency = attributes.shape[0] / np.maximum(held, 1)
-    weighed = attributes.astype(np.float64)
-    weighed.data *= np.log(frequency)[attributes.indices]
-    return weighed
+    rows = attributes.astype(np.float64)
+    rows.data *= np.log(frequency)[attributes.indices]
+    return rows

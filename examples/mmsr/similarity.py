@@ -113,8 +113,7 @@ class SimilarityScore(nn.Module):
         weights = near[rows.distance.clamp(max=self.steps)]
         weights = torch.addcmul(weights, rows.share.to(weights).unsqueeze(1), everywhere)
         weights = weights.masked_fill(rows.absent, 0)
-        # Whole numbers of cosines would tie in half precision, and sparse products have no
-        # gradient there.
+        # In half precision sums would round to ties, and sparse products have no gradient.
         with torch.autocast(scores.device.type, enabled=False):
             for cosines, weight in zip(self.cosines, weights.unbind(1), strict=True):
                 scores = scores + cosines(rows.items, rows.history, weight, len(scores))

@@ -247,7 +247,7 @@ EVIDENCE = Composition(
     score=ScoreConfig(lags=LAGS, similar=BEST.score.similar),
     attributes=True,
 )
-"""What the improved compositions know before their networks have learned anything."""
+"""Successors and similarity of the improved composition, without a network."""
 
 
 def smallest() -> list[Entry]:

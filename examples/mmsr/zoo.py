@@ -6,9 +6,13 @@ import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from scipy import sparse
+from torch import Tensor
+
 from examples.mmsr.data import Dataset, without_attributes
 from examples.mmsr.evidence import Evidence
-from examples.mmsr.items import ItemFeatures, ScoreConfig, comparable, reduced
+from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced, weighed
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModalityNodes, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import Parts
@@ -32,7 +36,7 @@ class Composition:
 
     Args:
         kind: MMSR, or what it is compared with; ``late`` and ``early`` say how features enter, and
-            ``evidence`` is what the scores are beside the products.
+            ``evidence`` has no network, only what ``score`` adds.
         nodes: how features become MMSR's nodes.
         model: MMSR's blocks.
         sequential: the other recommenders' sizes.
@@ -62,10 +66,8 @@ class Zoo:
     def __init__(self, data: Dataset) -> None:
         self.data = data
         self.nodes = functools.cache(self._nodes)
-        self.reduced = functools.cache(lambda names, size: reduced(data.only(names), size))
-        self.comparable = functools.cache(
-            lambda names, size: comparable(data.only(names), self.reduced(names, size))
-        )
+        self.reduced = functools.cache(lambda name, size: reduced(data.only((name,)), size)[name])
+        self.weighed = functools.cache(lambda name: weighed(data.features[name]))
         self.count = functools.cache(lambda parts, lags: count(parts, data.num_items, lags))
 
     def build(self, composition: Composition, counted: Parts) -> Recommender:
@@ -103,7 +105,7 @@ class Zoo:
         model = self._model(composition, names, counted)
         model.missing = composition.missing
         if score.similar:
-            features = self.comparable(names, score.components)
+            features = {name: self._comparable(name, score.components) for name in names}
             model.similarity = SimilarityScore(features, score.similar)
         return model
 
@@ -114,7 +116,10 @@ class Zoo:
         channels = composition.sequential.channels
         if kind == "mmsr":
             channels = composition.model.channels
-        rows = functools.partial(self.reduced, names, score.components)
+
+        def rows() -> dict[str, Tensor]:
+            return {name: self.reduced(name, score.components) for name in names}
+
         features = ItemFeatures(rows(), channels, score.id_dropout) if score.features else None
         successors = SuccessorScore(self.count(counted, score.lags)) if score.lags else None
         if kind == "evidence":
@@ -133,6 +138,11 @@ class Zoo:
             return DIFSR(items, sizes, side, features, successors)
         make = GRU4Rec if kind.startswith("gru4rec") else SASRec
         return make(items, sizes, side, features, successors)
+
+    def _comparable(self, name: str, components: int) -> Tensor | sparse.csr_array:
+        if isinstance(self.data.features[name], np.ndarray):
+            return self.reduced(name, components)
+        return self.weighed(name)
 
     def _nodes(
         self, config: NodesConfig, names: tuple[str, ...], channels: int

@@ -45,6 +45,7 @@ MADE = Composition(
     sequential=SequentialConfig(channels=8, dropout=0.0),
     score=ScoreConfig(components=8),
 )
+EVIDENCE = ScoreConfig(components=8, lags=(1, -1), similar=2)
 BLIND = MissingConfig(modalities=("image",), share=1.0)
 SINGLE = TrainingConfig(
     epochs=2, patience=5, batch_size=64, learning_rate=0.01, seed=3, progress=False, threads=1
@@ -56,6 +57,7 @@ DOUBLE = replace(
 )
 CASES = {
     "mmsr": (MADE, SINGLE),
+    "evidence in the score": (replace(MADE, score=EVIDENCE), SINGLE),
     "one order, a modality absent": (
         replace(MADE, model=replace(PLAIN, order="homogeneous-first"), missing=BLIND),
         SINGLE,
@@ -184,7 +186,8 @@ def compositions() -> Iterator[Composition]:
     for readout in get_args(choices["readout"]):
         yield replace(MADE, model=replace(PLAIN, readout=readout))
     for kind in get_args(Kind):
-        yield replace(MADE, kind=kind)
+        yield replace(MADE, kind=kind, score=EVIDENCE if kind == "evidence" else MADE.score)
+    yield replace(MADE, score=EVIDENCE)
     yield replace(MADE, nodes=NodesConfig(kind="features"))
     yield replace(MADE, score=ScoreConfig(features=True, components=8, lags=(1, -1)))
     yield replace(MADE, modalities=False)

@@ -231,7 +231,7 @@ def test_no_modalities_to_fuse():
 
 
 @pytest.mark.parametrize("score", [ScoreConfig(), SCORE])
-def test_evidence_is_asked_for_and_nothing_else(score):
+def test_evidence_without_any_or_with_features_is_refused(score):
     with pytest.raises(ValueError, match="composition: expected lags or similar, and no features"):
         ZOO.build(Composition(kind="evidence", score=score), PARTS.fit)
 
