@@ -186,8 +186,7 @@ class SparseCosines(Cosines):
     """
 
     begin: Tensor
-    item: Tensor
-    column: Tensor
+    index: Tensor
     value: Tensor
 
     def __init__(self, features: sparse.csr_array) -> None:
@@ -200,8 +199,7 @@ class SparseCosines(Cosines):
         # As plain tensors: DistributedDataParallel does not take a sparse buffer.
         arrays = {
             "begin": features.indptr.astype(np.int64),
-            "item": item,
-            "column": features.indices.astype(np.int64),
+            "index": np.stack([item, features.indices]).astype(np.int64),
             "value": (features.data / length[item]).astype(np.float32),
         }
         for name, array in arrays.items():
@@ -214,14 +212,10 @@ class SparseCosines(Cosines):
         step = torch.repeat_interleave(size)
         within = torch.arange(len(step), device=step.device) - (size.cumsum(0) - size)[step]
         entry = begin[step] + within
-        place = self.column[entry] * count + history[step]
+        place = self.index[1, entry] * count + history[step]
         queries = weight.new_zeros(width * count)
         queries = queries.index_add(0, place, weight[step] * self.value[entry])
         unit = torch.sparse_coo_tensor(
-            torch.stack([self.item, self.column]),
-            self.value,
-            self.shape,
-            is_coalesced=True,
-            check_invariants=False,
+            self.index, self.value, self.shape, is_coalesced=True, check_invariants=False
         )
         return torch.sparse.mm(unit, queries.view(width, count)).T

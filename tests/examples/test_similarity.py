@@ -147,3 +147,8 @@ def test_attributes_count_by_how_few_items_have_them() -> None:
 def test_what_cannot_be_is_refused(features: dict[str, Tensor], steps: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimilarityScore(features, steps)
+
+
+def test_a_negative_number_of_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match="similar: expected a number of steps, got -1"):
+        ScoreConfig(similar=-1)

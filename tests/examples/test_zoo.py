@@ -40,7 +40,7 @@ EVIDENCE = ScoreConfig(components=6, lags=(1, -1), similar=2)
     ("kind", "score"),
     [
         *(pytest.param(kind, ScoreConfig(), id=f"{kind}-plain") for kind in KINDS),
-        *(pytest.param(kind, SCORE, id=f"{kind}-additions") for kind in KINDS),
+        *(pytest.param(kind, replace(SCORE, similar=2), id=f"{kind}-additions") for kind in KINDS),
         pytest.param("evidence", EVIDENCE, id="evidence"),
     ],
 )
@@ -225,7 +225,11 @@ def test_srgnn_against_its_formula():
 
 def test_no_modalities_to_fuse():
     bare = Zoo(Dataset("bare", DATA.items, DATA.offsets, DATA.num_items))
-    for composition in (Composition(kind="dif_sr"), Composition(score=ScoreConfig(features=True))):
+    for composition in (
+        Composition(kind="dif_sr"),
+        Composition(score=ScoreConfig(features=True)),
+        Composition(score=ScoreConfig(similar=1)),
+    ):
         with pytest.raises(ValueError, match="composition: expected modalities"):
             bare.build(composition, PARTS.fit)
 
