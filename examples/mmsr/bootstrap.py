@@ -36,22 +36,23 @@ def compare(
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
     user: np.ndarray,
-    metric: str,
+    metrics: Sequence[str],
     *,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
-) -> Difference:
-    """The paired difference between two recommenders, averaged over their seeds.
+) -> list[Difference]:
+    """The paired differences between two recommenders, averaged over their seeds.
 
     Users are drawn with replacement, each with all of his test instances, and the difference of
-    the means over instances is taken anew; the interval lies between the quantiles.
+    the means over instances is taken anew; the interval lies between the quantiles. All metrics see
+    the same draws.
 
     Args:
         ours: ranks ``[instances]``, an array for each seed.
         theirs: the same of the other, of any number of seeds.
         user: ``[instances]``, whose they are.
-        metric: ``HR@k`` or ``MRR@k``.
+        metrics: such as ``HR@k`` or ``MRR@k``.
         resamples: how often users are drawn.
         level: of the interval.
         seed: of the draws.
@@ -63,15 +64,17 @@ def compare(
     if not ours or not theirs or len(sizes) != 1:
         raise ValueError(f"ranks: expected some, all as long as user, got lengths {sorted(sizes)}")
     mine, other = (
-        np.mean([values(ranks, metric) for ranks in seeds], axis=0) for seeds in (ours, theirs)
+        np.mean([[values(ranks, metric) for metric in metrics] for ranks in seeds], axis=0)
+        for seeds in (ours, theirs)
     )
     _, place = np.unique(user, return_inverse=True)
-    total = np.bincount(place, weights=mine - other)
+    totals = np.stack([np.bincount(place, weights=row) for row in mine - other], axis=1)
     count = np.bincount(place).astype(float)
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    means = np.empty((resamples, len(metrics)))
     for number in range(resamples):
-        drawn = np.bincount(generator.integers(len(total), size=len(total)), minlength=len(total))
-        means[number] = (drawn @ total) / (drawn @ count)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(100 * float((mine - other).mean()), 100 * float(low), 100 * float(high))
+        drawn = np.bincount(generator.integers(len(count), size=len(count)), minlength=len(count))
+        means[number] = (drawn @ totals) / (drawn @ count)
+    quantiles = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    rows = 100 * np.stack([(mine - other).mean(1), *quantiles], axis=1)
+    return [Difference(*row) for row in rows.tolist()]

@@ -81,7 +81,7 @@ def comparison(plan: Plan, desk: Desk, ours: str) -> str:
     for label, (theirs, _) in found.items():
         if label == ours or not theirs or not mine:
             continue
-        differences = [compare(mine, theirs, user, metric) for metric in METRICS]
+        differences = compare(mine, theirs, user, METRICS)
         behind = sum(difference.high < 0 for difference in differences)
         ahead = sum(difference.ahead for difference in differences)
         verdict = f"{ahead} of {len(METRICS)}" + (f", behind in {behind}" if behind else "")

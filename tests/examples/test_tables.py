@@ -186,26 +186,30 @@ def test_paired_differences_against_a_literal_resampling():
     user = np.sort(rng.integers(0, 30, 200))
     ours = [rng.integers(1, 9, 200).astype(float) for _ in range(2)]
     theirs = [rng.integers(1, 12, 200).astype(float)]
-    found = compare(ours, theirs, user, "MRR@5", resamples=300, seed=4)
+    found = compare(ours, theirs, user, ("MRR@5", "HR@3"), resamples=300, seed=4)
 
-    def mean(rows: np.ndarray) -> float:
-        def value(ranks: np.ndarray) -> np.ndarray:
-            return np.array([1 / rank if rank <= 5 else 0 for rank in ranks[rows]])
+    def value(metric: str, ranks: np.ndarray) -> np.ndarray:
+        if metric == "MRR@5":
+            return np.array([1 / rank if rank <= 5 else 0 for rank in ranks])
+        return np.array([float(rank <= 3) for rank in ranks])
 
-        return 100 * (np.mean([value(r) for r in ours], 0) - value(theirs[0])).mean()
+    def mean(metric: str, rows: np.ndarray) -> float:
+        each = [value(metric, ranks[rows]) for ranks in ours]
+        return 100 * (np.mean(each, 0) - value(metric, theirs[0][rows])).mean()
 
     users = np.unique(user)
     draw = np.random.default_rng(4)
-    means = []
-    for _ in range(300):
-        drawn = users[draw.integers(len(users), size=len(users))]
-        means.append(mean(np.concatenate([np.flatnonzero(user == one) for one in drawn])))
-    assert found.mean == pytest.approx(mean(np.arange(200)))
-    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]))
-    assert found.ahead == (found.low > 0)
-    assert not compare(ours, ours, user, "HR@5", resamples=50).ahead
+    drawn = [users[draw.integers(len(users), size=len(users))] for _ in range(300)]
+    rows = [np.concatenate([np.flatnonzero(user == one) for one in each]) for each in drawn]
+    for metric, difference in zip(("MRR@5", "HR@3"), found, strict=True):
+        means = [mean(metric, some) for some in rows]
+        assert difference.mean == pytest.approx(mean(metric, np.arange(200)))
+        ends = np.quantile(means, [0.025, 0.975])
+        assert [difference.low, difference.high] == pytest.approx(ends)
+        assert difference.ahead == (difference.low > 0)
+    assert not compare(ours, ours, user, ["HR@5"], resamples=50)[0].ahead
     with pytest.raises(ValueError, match="all as long as user"):
-        compare(ours, [theirs[0][1:]], user, "HR@5")
+        compare(ours, [theirs[0][1:]], user, ["HR@5"])
 
 
 def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):
