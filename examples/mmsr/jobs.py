@@ -93,7 +93,9 @@ class Desk:
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """What came out of a job, or None where it is not done, or not all that is asked for."""
-        for trial in (False, True)[: 1 + job.trial]:  # a whole run has its trial's figures
+        # A whole run has its trial's figures, but where there are both, the trial decided: the same
+        # training elsewhere in memory can round differently, and end otherwise.
+        for trial in (True, False) if job.trial else (False,):
             path = self._path(job, trial)
             if path.exists():
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

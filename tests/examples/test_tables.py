@@ -79,6 +79,9 @@ def test_trials_decide_what_is_trained(tmp_path):
     assert [job.training.seed for job in finals] == [0, 1]
     assert [setting_of(job) for job in finals] == [TRIALS[1]] * 2
     assert total(asked) == 5
+    whole = desk.results / "generated" / f"{finals[0].key}.json"  # ended otherwise than its trial
+    whole.write_text(json.dumps({"search": {"MRR": 1.5}, "test": {}, "seconds": 1}))
+    assert list(outstanding(asked, desk)) == finals[1:]
 
 
 def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
