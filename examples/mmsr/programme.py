@@ -17,6 +17,8 @@ FIRST = SEEDS[:1]
 HEADLINE = ("MMSR, improved", "SASRec, early fusion, improved")
 OTHERS = ("MMSR", "SASRec, early fusion", "SR-GNN")
 ABLATED = ("MMSR, improved, without similarity", "successors and similarity alone")
+COMPARED = ("recommenders", "updates", "propagation")
+"""Tables of which a claim is made."""
 PAGE = Path(__file__).with_name("RESULTS.md")
 PREFACE = Path(__file__).with_name("RESULTS.preface.md")
 TITLES = {
@@ -95,7 +97,7 @@ def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     if stage.table == "missing":
         yield dropped(plan, desk)
     for ours in ("MMSR, improved", "MMSR"):
-        if stage.table in ("recommenders", "updates") and _compared(plan, desk, ours):
+        if stage.table in COMPARED and _compared(plan, desk, ours):
             yield comparison(plan, desk, ours)
     if stage.table == "updates" and _compared(plan, desk, "MMSR"):
         yield gates(plan, desk)
