@@ -93,8 +93,8 @@ class Desk:
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """What came out of a job, or None where it is not done, or not all that is asked for."""
-        # A whole run has its trial's figures, but where there are both, the trial decided: the same
-        # training elsewhere in memory can round differently, and end otherwise.
+        # A whole run has its trial's figures, but where there are both, the trial decided: a later
+        # run of the same, by newer code or elsewhere, may end otherwise.
         for trial in (True, False) if job.trial else (False,):
             path = self._path(job, trial)
             if path.exists():
