@@ -24,12 +24,11 @@ from examples.mmsr.items import ScoreConfig
 from examples.mmsr.jobs import Desk, Source, open_source
 from examples.mmsr.metrics import rank_all, summarise, table
 from examples.mmsr.model import ModelConfig, NodesConfig
-from examples.mmsr.programme import PAGE, STAGES, page
+from examples.mmsr.programme import PAGE, STAGES, page, pictures
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing
 from examples.mmsr.recommend import recommend as recommended
-from examples.mmsr.results import counted, curve
-from examples.mmsr.results import plot as bars
+from examples.mmsr.results import counted, draw
 from examples.mmsr.results import table as results_table
 from examples.mmsr.train import RunError, TrainingConfig, claim, fit
 from examples.mmsr.zoo import Composition, Zoo
@@ -206,16 +205,16 @@ def fill(
     plan = Plan(name, source, tried, tuple(seeds), trials, tuple(rows), training)
     desk = Desk(runs, results)
     plan.entries()  # names what is unknown
+    opened = {each: open_source(each) for each in (source, tried)}
+    for each, found in opened.items():
+        desk.accept(each, found)
     print(schedule([plan], desk))
     if dry_run:
         return
     failed = work([plan], desk, minutes)
-    folder = Path(results, source.name)
-    counts = counted(open_source(source), folder / "counted.json")
-    text = results_table(plan, desk, counts)
-    print(f"\n{text}")
-    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
-    (curve if name == "missing" else bars)(plan, desk, folder / f"{name}.png")
+    counts = counted(opened[source], Path(results, source.name))
+    print(f"\n{results_table(plan, desk, counts)}")
+    draw(plan, desk)
     if failed:
         sys.exit("\n".join(["these jobs failed:", *failed]))
 
@@ -238,24 +237,29 @@ def programme(
     """
     desk = Desk(runs, results)
     plans = [stage.plan(root) for stage in STAGES]
+    for source in dict.fromkeys(plan.source for plan in plans):
+        data = open_source(source)
+        desk.accept(source, data)
+        if not dry_run:
+            counted(data, Path(results, source.name))
     print(schedule(plans, desk), flush=True)
     if dry_run:
         return
-    for source in dict.fromkeys(plan.source for plan in plans):
-        counted(open_source(source), Path(results, source.name, "counted.json"))
     failed = work(plans, desk, minutes)
     if failed:
         sys.exit("\n".join(["these jobs failed:", *failed]))
 
 
 def report(results: str = "examples/mmsr/results", out: str = str(PAGE)) -> None:
-    """Write RESULTS.md from the records.
+    """Write RESULTS.md from the records, and draw its pictures beside them.
 
     Args:
         results: where they are kept.
         out: the file to be written.
     """
-    Path(out).write_text(page(Desk("", results)), encoding="utf-8")
+    desk = Desk("", results)
+    Path(out).write_text(page(desk), encoding="utf-8")
+    pictures(desk)
     print(out)
 
 

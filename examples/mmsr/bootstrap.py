@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_AT_A_TIME = 32
+"""Resamples multiplied in one go."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -34,47 +37,54 @@ def values(ranks: np.ndarray, metric: str) -> np.ndarray:
 
 def compare(
     ours: Sequence[np.ndarray],
-    theirs: Sequence[np.ndarray],
+    others: Sequence[Sequence[np.ndarray]],
     user: np.ndarray,
     metrics: Sequence[str],
     *,
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
-) -> list[Difference]:
-    """The paired differences between two recommenders, averaged over their seeds.
+) -> list[list[Difference]]:
+    """The paired differences between a recommender and others, averaged over their seeds.
 
     Users are drawn with replacement, each with all of his test instances, and the difference of
-    the means over instances is taken anew; the interval lies between the quantiles. All metrics see
-    the same draws.
+    the means over instances is taken anew; the interval lies between the quantiles. All metrics and
+    all others see the same draws.
 
     Args:
         ours: ranks ``[instances]``, an array for each seed.
-        theirs: the same of the other, of any number of seeds.
+        others: the same of each other, of any number of seeds.
         user: ``[instances]``, whose they are.
         metrics: such as ``HR@k`` or ``MRR@k``.
         resamples: how often users are drawn.
         level: of the interval.
         seed: of the draws.
 
+    Returns:
+        For each other a difference for each metric.
+
     Raises:
         ValueError: arrays are not equally long, or there are none.
     """
-    sizes = {len(ranks) for ranks in (*ours, *theirs)} | {len(user)}
-    if not ours or not theirs or len(sizes) != 1:
+    sizes = {len(ranks) for each in (ours, *others) for ranks in each} | {len(user)}
+    if not others or not all((ours, *others)) or len(sizes) != 1:
         raise ValueError(f"ranks: expected some, all as long as user, got lengths {sorted(sizes)}")
-    mine, other = (
+    mine, *theirs = (
         np.mean([[values(ranks, metric) for metric in metrics] for ranks in seeds], axis=0)
-        for seeds in (ours, theirs)
+        for seeds in (ours, *others)
     )
+    differences = np.concatenate([mine - other for other in theirs])
     _, place = np.unique(user, return_inverse=True)
-    totals = np.stack([np.bincount(place, weights=row) for row in mine - other], axis=1)
+    totals = np.stack([np.bincount(place, weights=row) for row in differences], axis=1)
     count = np.bincount(place).astype(float)
     generator = np.random.default_rng(seed)
-    means = np.empty((resamples, len(metrics)))
-    for number in range(resamples):
-        drawn = np.bincount(generator.integers(len(count), size=len(count)), minlength=len(count))
-        means[number] = (drawn @ totals) / (drawn @ count)
+    means = np.empty((resamples, len(differences)))
+    for begin in range(0, resamples, _AT_A_TIME):
+        part = means[begin : begin + _AT_A_TIME]
+        users = (generator.integers(len(count), size=len(count)) for _ in part)
+        drawn = np.stack([np.bincount(each, minlength=len(count)) for each in users]).astype(float)
+        part[:] = (drawn @ totals) / (drawn @ count)[:, None]
     quantiles = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    rows = 100 * np.stack([(mine - other).mean(1), *quantiles], axis=1)
-    return [Difference(*row) for row in rows.tolist()]
+    rows = 100 * np.stack([differences.mean(1), *quantiles], axis=1)
+    found = [Difference(*row) for row in rows.tolist()]
+    return [found[at : at + len(metrics)] for at in range(0, len(found), len(metrics))]

@@ -16,6 +16,7 @@ Other files, such as a second ``sequences_*.npz``, are read when they are asked 
 
 from __future__ import annotations
 
+import hashlib
 import html
 import zipfile
 from collections.abc import Sequence
@@ -148,6 +149,23 @@ def read(
     # The first that is there counts, and Dataset holds the others to it.
     num_items = sizes[0] if sizes else int(items.max()) + 1
     return Dataset(folder.name, items, offsets, num_items, features, titles, item_ids)
+
+
+def fingerprint(data: Dataset) -> dict[str, str]:
+    """SHA-256 of the histories and of each modality's features."""
+    arrays: dict[str, tuple[np.ndarray, ...]] = {"sequences": (data.items, data.offsets)}
+    for name, matrix in data.features.items():
+        dense = isinstance(matrix, np.ndarray)
+        arrays[name] = (matrix,) if dense else (matrix.data, matrix.indices, matrix.indptr)
+    digests = {}
+    for name, parts in arrays.items():
+        digest = hashlib.sha256()
+        for part in parts:
+            kept = part.astype(np.int64 if np.issubdtype(part.dtype, np.integer) else np.float32)
+            digest.update(f"{part.shape}".encode())
+            digest.update(np.ascontiguousarray(kept).data)
+        digests[name] = digest.hexdigest()
+    return digests
 
 
 def without_attributes(names: Sequence[str]) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.jobs import Desk, Job, Kind, Source
 from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting, final, trials
 from examples.mmsr.train import TrainingConfig
 
@@ -100,10 +101,42 @@ def outstanding(plan: Plan, desk: Desk) -> Iterator[Job]:
         yield from jobs
 
 
-def total(plan: Plan) -> int:
-    """How many jobs a plan has, those done included."""
-    tried = {job.key for entry in plan.wanted() for job in plan.trials_of(entry)}
-    return len(tried) + len(plan.seeds) * len(plan.wanted())
+@dataclass(frozen=True)
+class Task:
+    """A job of a plan, also one of which the trials must yet decide the settings.
+
+    Args:
+        name: the same for the same job.
+        kind: the data set, the kind of model, and whether it is a trial.
+        done: whether there is a record.
+    """
+
+    name: str
+    kind: Kind
+    done: bool
+
+
+def tasks(plan: Plan, desk: Desk) -> list[Task]:
+    """All jobs of a plan, each once."""
+    found: dict[str, Task] = {}
+
+    def note(name: str, source: Source, kind: str, trial: bool, done: bool) -> None:
+        found.setdefault(name, Task(name, (source.name, kind, trial), done))
+
+    for entry in plan.wanted():
+        assert entry.composition is not None
+        kind = entry.composition.kind
+        for job in plan.trials_of(entry):
+            name = f"{job.source.name} {job.key} trial"
+            note(name, job.source, job.composition.kind, True, desk.record(job) is not None)
+        finals = plan.finals_of(entry, desk)
+        if finals is None:
+            for seed in plan.seeds:
+                note(f"{plan.source.name} {entry.label} {seed}", plan.source, kind, False, False)
+        for job in finals or ():
+            name = f"{job.source.name} {job.key}{' and dropped' if job.dropped else ''}"
+            note(name, job.source, kind, False, desk.record(job) is not None)
+    return list(found.values())
 
 
 def work(plans: Sequence[Plan], desk: Desk, minutes: float | None = None) -> list[str]:
@@ -119,10 +152,10 @@ def work(plans: Sequence[Plan], desk: Desk, minutes: float | None = None) -> lis
     """
     until = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     failed: dict[str, str] = {}
-    bar = tqdm(total=sum(map(total, plans)), unit="job")
+    bar = tqdm(total=sum(len(tasks(plan, desk)) for plan in plans), unit="job")
     try:
         while time.monotonic() < until:
-            done = sum(total(plan) - _left(plan, desk) for plan in plans)
+            done = sum(task.done for plan in plans for task in tasks(plan, desk))
             bar.update(done - bar.n)
             jobs = itertools.chain.from_iterable(outstanding(plan, desk) for plan in plans)
             free = [job for job in jobs if job.key not in failed]
@@ -144,29 +177,32 @@ def _attempt(job: Job, desk: Desk, failed: dict[str, str]) -> bool:
         return True
 
 
-def _left(plan: Plan, desk: Desk) -> int:
-    tried = {job.key: job for entry in plan.wanted() for job in plan.trials_of(entry)}
-    left = sum(desk.record(job) is None for job in tried.values())
-    for entry in plan.wanted():
-        finals = plan.finals_of(entry, desk)
-        if finals is None:
-            left += len(plan.seeds)
-        else:
-            left += sum(desk.record(job) is None for job in finals)
-    return left
-
-
 def schedule(plans: Sequence[Plan], desk: Desk) -> str:
-    """What is left to be done and how long that may take, by what was measured before."""
+    """What is left to be done and how long that may take, by what was measured before.
+
+    A job takes as long as the median of its kind did: the same data, kind of model, trial or not.
+    One that several tables share takes its time in the first.
+    """
+    measured = desk.seconds()
+    seen: set[str] = set()
     lines = ["| table | data | jobs | done | hours left |", "|---|---|---:|---:|---:|"]
+    every: list[Task] = []
     for plan in plans:
-        count, left = total(plan), _left(plan, desk)
-        known = [
-            record["seconds"]
-            for entry in plan.wanted()
-            for job in (*plan.trials_of(entry), *(plan.finals_of(entry, desk) or ()))
-            if (record := desk.record(job)) is not None
-        ]
-        hours = f"{left * sum(known) / len(known) / 3600:.1f}" if known else "not measured yet"
-        lines.append(f"| {plan.table} | {plan.source.name} | {count} | {count - left} | {hours} |")
+        own = tasks(plan, desk)
+        new = [task for task in own if task.name not in seen]
+        seen |= {task.name for task in new}
+        every += new
+        done = sum(task.done for task in own)
+        hours = _hours(new, measured)
+        lines.append(f"| {plan.table} | {plan.source.name} | {len(own)} | {done} | {hours} |")
+    if len(plans) > 1:
+        done = sum(task.done for task in every)
+        lines.append(f"| all | | {len(every)} | {done} | {_hours(every, measured)} |")
     return "\n".join(lines)
+
+
+def _hours(tasks: Sequence[Task], measured: dict[Kind, list[float]]) -> str:
+    left = [task for task in tasks if not task.done]
+    known = [statistics.median(measured[task.kind]) for task in left if task.kind in measured]
+    hours, unknown = f"{sum(known) / 3600:.1f}", len(left) - len(known)
+    return f"{hours} and {unknown} not measured" if unknown else hours

@@ -20,6 +20,7 @@ from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.model import MMSR
 from examples.mmsr.protocol import Instances
 from mmgraph import plot, reached_nodes
+from mmgraph.introspect import ReadNodes
 from mmgraph.nn import AsynchronousUpdate
 
 WEIGHTS = {"homogeneous-first": 1.0, "even": 0.5, "heterogeneous-first": 0.0}
@@ -57,28 +58,39 @@ def forced(model: MMSR, instances: Instances, batch_size: int = 512) -> dict[str
     return metrics
 
 
+def readable(model: MMSR) -> bool:
+    """Whether a model has what :func:`read` reads."""
+    last = model.encoder.layers[-1]
+    has_gate = isinstance(last, AsynchronousUpdate) and last.gate is not None
+    return has_gate and model.config.readout != "recent"
+
+
 def read(model: MMSR, instances: Instances, batch_size: int = 512) -> dict[str, float]:
-    """What the last layer's gate and attention do at the nodes that the ``last`` readout reads.
+    """What the last layer's gate and attention do at the nodes that the readout reads.
+
+    Only there do they reach the loss: at the last item's node behind ``last``, at every step's item
+    node behind the others, but for ``recent``, which :func:`readable` leaves out.
 
     Args:
-        model: behind the ``last`` readout, in evaluation mode, whose last layer is an
-            :class:`mmgraph.nn.AsynchronousUpdate` with a gate.
+        model: in evaluation mode, whose last layer is an :class:`mmgraph.nn.AsynchronousUpdate`
+            with a gate.
         instances: whose graphs to read.
         batch_size: histories at a time.
 
     Returns:
         ``mean`` and standard deviation (``spread``) of the weight on homogeneous first over all
-        instances, and for each order's second pass the mean attention of a node to itself
+        these nodes, and for each order's second pass the mean attention of a node to itself
         (``self, homogeneous-first`` and ``self, heterogeneous-first``).
     """
     layer = model.encoder.layers[-1]
     assert isinstance(layer, AsynchronousUpdate)
+    nodes: ReadNodes = "last" if model.config.readout == "last" else "steps"
     first, own_hohe, own_heho = [], [], []
     with torch.inference_mode():
         for begin in range(0, len(instances), batch_size):
             graph = model.prepare(instances[begin : begin + batch_size])
             x, weights = _last_layer(model, graph)
-            reached = reached_nodes(graph, 1)[0]
+            reached = reached_nodes(graph, 1, nodes)[0]
             first.append(weights[reached, 0])
             ho, he = layer.homogeneous, layer.heterogeneous
             for own, one, two, edges in (

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
 import time
 import traceback
@@ -17,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from examples.mmsr import gate
 from examples.mmsr.configuration import decisive
-from examples.mmsr.data import Dataset, available_modalities, read
+from examples.mmsr.data import Dataset, available_modalities, fingerprint, read
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.missing import MissingConfig
@@ -28,7 +28,6 @@ from examples.mmsr.model import MMSR
 from examples.mmsr.protocol import Split, split
 from examples.mmsr.train import TrainingConfig, fit, search, write_json
 from examples.mmsr.zoo import Composition, Zoo
-from mmgraph.nn import AsynchronousUpdate
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,10 @@ class Job:
         return f"{self.composition.kind}-{digest}-seed{self.training.seed}"
 
 
+Kind = tuple[str, str, bool]
+"""A data set, a kind of model, and whether a job is a trial: what decides how long it takes."""
+
+
 class Desk:
     """Where jobs are done and their records kept.
 
@@ -89,7 +92,31 @@ class Desk:
 
     def __init__(self, runs: str | Path, results: str | Path) -> None:
         self.runs, self.results = Path(runs), Path(results)
-        self._open = functools.lru_cache(maxsize=1)(_open)
+        self._open = functools.lru_cache(maxsize=1)(self._opened)
+
+    def accept(self, source: Source, data: Dataset) -> None:
+        """Hold a source to the data that its records were made from; the first's are noted.
+
+        Raises:
+            ValueError: its data are others.
+        """
+        file = self.results / source.name / "data.json"
+        found = fingerprint(data)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else found
+        other = [name for name in {**known, **found} if known.get(name) != found.get(name)]
+        if other:
+            raise ValueError(
+                f"{file.parent} holds figures of other data than {source.folder or 'generated'}: "
+                f"{', '.join(other)} differ; name another folder for results"
+            )
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, found)
+
+    def _opened(self, source: Source) -> tuple[Zoo, Split]:
+        data = open_source(source)
+        self.accept(source, data)
+        return Zoo(data), split(data)
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """What came out of a job, or None where it is not done, or not all that is asked for."""
@@ -99,14 +126,23 @@ class Desk:
             path = self._path(job, trial)
             if path.exists():
                 found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                if trial or _has_dropped(found, job.dropped):
+                if trial or set(job.dropped) <= set(dropped_cases(found)):
                     return found
         return None
 
     def ranks(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
         """The ranks of the test targets, and whose they are."""
-        with np.load(self._path(job, False).with_suffix(".npz")) as arrays:
-            return arrays["twice"] / 2, arrays["user"]
+        return read_ranks(self._path(job, False).with_suffix(".npz"))
+
+    def seconds(self) -> dict[Kind, list[float]]:
+        """How long the jobs of each kind took."""
+        found: dict[Kind, list[float]] = {}
+        for path in sorted(self.results.glob("*/*-seed*.json")):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            kind = path.name.split("-")[0]
+            trial = path.stem.endswith("-trial")
+            found.setdefault((path.parent.name, kind, trial), []).append(record["seconds"])
+        return found
 
     def do(self, job: Job) -> dict[str, Any] | None:
         """A job's record, after doing it where need be; None where another process has it.
@@ -117,8 +153,9 @@ class Desk:
         if known is not None:
             return known
         with self._claimed(job) as mine:
-            if not mine:
-                return None
+            known = self.record(job)  # done by the process that had it until now
+            if not mine or known is not None:
+                return known
             path = self._path(job, job.trial)
             try:
                 record = self._trial(job) if job.trial else self._whole(job)
@@ -153,11 +190,8 @@ class Desk:
             lambda counted: zoo.build(job.composition, counted), parts, job.training, folder
         )
         with np.load(folder / "test_ranks.npz") as arrays:
-            twice = np.round(2 * arrays["ranks"]).astype(np.uint16)
-            user = arrays["user"].astype(np.int32)
-        self._path(job, False).parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(self._path(job, False).with_suffix(".npz"), twice=twice, user=user)
-        if isinstance(model, MMSR) and _has_gate(model):
+            write_ranks(self._path(job, False).with_suffix(".npz"), arrays["ranks"], arrays["user"])
+        if isinstance(model, MMSR) and gate.readable(model):
             record["gate"] = gate.read(model, parts.test)
         record["seconds"] = time.perf_counter() - began
         record["parameters"] = sum(p.numel() for p in model.parameters())
@@ -176,29 +210,22 @@ class Desk:
 
     @contextlib.contextmanager
     def _claimed(self, job: Job) -> Iterator[bool]:
-        """Whether this process has the job; a process that died has none."""
-        lock = self._folder(job).with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        self._path(job, job.trial).parent.mkdir(parents=True, exist_ok=True)
+        """Whether this process has the job; one that ends, however it does, has none."""
+        file = self._folder(job).with_suffix(".lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if lock.exists() and not _alive(int(lock.read_text() or 0)):
-                lock.unlink()
-            with lock.open("x") as file:
-                file.write(str(os.getpid()))
-        except FileExistsError:
+            lock = FileLock(file).acquire(blocking=False)
+        except Timeout:
             yield False
             return
-        try:
+        with lock:
             yield True
-        finally:
-            lock.unlink(missing_ok=True)
 
 
-def _has_dropped(record: dict[str, Any], dropped: tuple[MissingConfig, ...]) -> bool:
-    """Whether a record has the test ranked with all of these dropped."""
-    plain = json.loads(json.dumps([asdict(missing) for missing in dropped]))
-    known = [case["missing"] for case in record.get("dropped", [])]
-    return all(missing in known for missing in plain)
+def dropped_cases(record: dict[str, Any]) -> dict[MissingConfig, dict[str, float]]:
+    """A record's metrics of the test by what was dropped from its histories."""
+    cases = record.get("dropped", [])
+    return {MissingConfig.from_plain(case["missing"]): case["test"] for case in cases}
 
 
 def settings(job: Job) -> dict[str, Any]:
@@ -210,11 +237,6 @@ def settings(job: Job) -> dict[str, Any]:
     }
 
 
-def _open(source: Source) -> tuple[Zoo, Split]:
-    data = open_source(source)
-    return Zoo(data), split(data)
-
-
 def open_source(source: Source) -> Dataset:
     """The data of a source."""
     if source.folder is None:
@@ -223,20 +245,14 @@ def open_source(source: Source) -> Dataset:
     return read(source.folder, sequences=source.sequences, modalities=modalities)
 
 
-def _has_gate(model: MMSR) -> bool:
-    last = model.encoder.layers[-1]
-    return (
-        isinstance(last, AsynchronousUpdate)
-        and last.gate is not None
-        and model.config.readout == "last"
-    )
+def write_ranks(path: Path, ranks: np.ndarray, user: np.ndarray) -> None:
+    """Keep ranks, whole or half numbers, in little room; those far behind as equally far."""
+    twice = np.minimum(np.round(2 * ranks), np.iinfo(np.uint16).max).astype(np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, twice=twice, user=user.astype(np.int32))
 
 
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process > 0
+def read_ranks(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks of the test targets, and whose they are."""
+    with np.load(path) as arrays:
+        return arrays["twice"] / 2, arrays["user"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from examples.mmsr.configuration import LATER
 from examples.mmsr.protocol import Instances
+
+Which = Literal["each", "one", "all"]
 
 
 @dataclass(frozen=True)
@@ -14,36 +18,53 @@ class MissingConfig:
     """What is dropped from histories; candidates keep it.
 
     Args:
-        modalities: which; each is dropped on its own.
-        share: of the steps, that lose it.
+        modalities: those that may be dropped.
+        share: of the steps that lose something.
         seed: of the draw.
+        which: of several modalities: ``"each"`` from a share of the steps of its own, ``"one"`` of
+            them, evenly drawn, from each of the same steps, or ``"all"`` from each of these.
 
     Raises:
-        ValueError: the share is not between 0 and 1.
+        ValueError: the share is not between 0 and 1, or ``which`` is another word.
     """
 
     modalities: tuple[str, ...] = ()
     share: float = 0.0
     seed: int = 0
+    which: Which = field(default="each", metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ValueError(f"share: expected a number between 0 and 1, got {self.share}")
+        if self.which not in get_args(Which):
+            raise ValueError(f"which: expected one of {get_args(Which)}, got {self.which!r}")
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> MissingConfig:
+        """The configuration of which these are the fields, as JSON keeps them."""
+        return cls(**{**plain, "modalities": tuple(plain["modalities"])})
 
     def absent(self, instances: Instances) -> dict[str, np.ndarray]:
         """Where modalities are dropped: by modality ``[steps]``, in the order of the histories.
 
-        A draw depends on the seed, the modality and the step's place in the data set alone, so
-        that a step looks the same in every prefix and every epoch.
+        A draw depends on the configuration and the step's place in the data set alone, so that a
+        step looks the same in every prefix and every epoch.
         """
         if not self.modalities or not self.share:
             return {}
         positions, _ = instances.steps()
+        if self.which == "each":
+            return {name: self._drawn(positions, name) for name in self.modalities}
+        dropped = self._drawn(positions, "steps")
+        if self.which == "all":
+            return dict.fromkeys(self.modalities, dropped)
+        one = _mixed(positions, f"{self.seed} one") % np.uint64(len(self.modalities))
+        return {name: dropped & (one == place) for place, name in enumerate(self.modalities)}
+
+    def _drawn(self, positions: np.ndarray, key: str) -> np.ndarray:
+        """A share of the positions, as a mask."""
         limit = np.uint64(min(int(self.share * 2**64), 2**64 - 1))
-        return {
-            modality: _mixed(positions, f"{self.seed} {modality}") <= limit
-            for modality in self.modalities
-        }
+        return _mixed(positions, f"{self.seed} {key}") <= limit
 
 
 def _mixed(numbers: np.ndarray, key: str) -> np.ndarray:

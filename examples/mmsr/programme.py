@@ -10,12 +10,13 @@ from pathlib import Path
 
 from examples.mmsr.experiments import Plan
 from examples.mmsr.jobs import Desk, Source
-from examples.mmsr.results import comparison, dropped, finished, gates, table
+from examples.mmsr.results import comparison, draw, dropped, finished, gates, printed, table
 
 SEEDS = (0, 1, 2)
 FIRST = SEEDS[:1]
 HEADLINE = ("MMSR, improved", "SASRec, early fusion, improved")
 OTHERS = ("MMSR", "SASRec, early fusion", "SR-GNN")
+WITHOUT_ATTRIBUTES = tuple(f"{row}, without attributes" for row in HEADLINE)
 ABLATED = ("MMSR, improved, without similarity", "successors and similarity alone")
 COMPARED = ("recommenders", "updates", "propagation")
 """Tables of which a claim is made."""
@@ -53,7 +54,7 @@ STAGES = (
     Stage("scientific", "updates"),
     Stage("toys", "recommenders", HEADLINE),
     Stage("toys", "recommenders", (*OTHERS, *ABLATED), FIRST),
-    Stage("toys", "recommenders", HEADLINE, FIRST, "sequences_other_order.npz"),
+    Stage("toys", "recommenders", (*HEADLINE, *OTHERS), FIRST, "sequences_other_order.npz"),
     Stage("scientific", "propagation", seeds=FIRST),
     Stage("scientific", "additions", seeds=FIRST),
     Stage("scientific", "missing", seeds=FIRST),
@@ -63,7 +64,9 @@ STAGES = (
     Stage("scientific_missing", "recommenders", (*HEADLINE, *OTHERS), FIRST),
     Stage("toys", "updates", seeds=FIRST),
     Stage("toys", "propagation", seeds=FIRST),
-    Stage("toys", "additions", ("MMSR, improved", "MMSR, improved, without attributes"), FIRST),
+    Stage("toys", "additions", (*HEADLINE, *WITHOUT_ATTRIBUTES), FIRST),
+    Stage("beauty", "recommenders", OTHERS, FIRST),
+    Stage("sports", "recommenders", OTHERS, FIRST),
     Stage("scientific", "propagation"),
     Stage("scientific", "additions"),
     Stage("scientific", "missing"),
@@ -75,14 +78,31 @@ STAGES = (
 def page(desk: Desk) -> str:
     """RESULTS.md: every table, what of it was not run, and what holds."""
     parts = [PREFACE.read_text(encoding="utf-8").strip()]
-    shown = list(dict.fromkeys(replace(stage, rows=(), seeds=SEEDS) for stage in STAGES))
-    names = list(dict.fromkeys(stage.plan().source.name for stage in shown))
-    shown.sort(key=lambda stage: names.index(stage.plan().source.name))
-    for name, stages in groupby(shown, key=lambda stage: stage.plan().source.name):
+    for name, stages in groupby(_shown(), key=lambda stage: stage.plan().source.name):
         parts.append(f"## {name}")
         for stage in stages:
             parts += _section(stage, desk)
     return "\n\n".join(parts) + "\n"
+
+
+def pictures(desk: Desk) -> None:
+    """Draw every table of the page that has a trained row, beside its records."""
+    for stage in _shown():
+        plan = stage.plan()
+        if any(any(finished(plan, entry, desk)) for entry in plan.wanted()):
+            draw(plan, desk)
+
+
+def _shown() -> list[Stage]:
+    """The page's tables, whole, by data set."""
+    shown = list(dict.fromkeys(replace(stage, rows=(), seeds=SEEDS) for stage in STAGES))
+    names = list(dict.fromkeys(stage.plan().source.name for stage in shown))
+    return sorted(shown, key=lambda stage: names.index(stage.plan().source.name))
+
+
+def _first(table: str) -> Stage:
+    """Where a table stands first on the page."""
+    return next(stage for stage in _shown() if stage.table == table)
 
 
 def _section(stage: Stage, desk: Desk) -> Iterator[str]:
@@ -96,11 +116,17 @@ def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     yield table(plan, desk, counts)
     if stage.table == "missing":
         yield dropped(plan, desk)
+    if any(any(finished(plan, entry, desk)) for entry in plan.wanted()):
+        yield f"![{TITLES[stage.table]}](results/{plan.source.name}/{stage.table}.png)"
+    in_paper = {name for entry in plan.entries() for name in entry.paper}
+    on_page = {other.data for other in STAGES if other.table == stage.table}
+    if stage == _first(stage.table) and in_paper - on_page:
+        yield printed(plan)
     for ours in ("MMSR, improved", "MMSR"):
         if stage.table in COMPARED and _compared(plan, desk, ours):
             yield comparison(plan, desk, ours)
-    if stage.table == "updates" and _compared(plan, desk, "MMSR"):
-        yield gates(plan, desk)
+    if stage.table in ("recommenders", "updates") and (read := gates(plan, desk)):
+        yield read
 
 
 def _compared(plan: Plan, desk: Desk, ours: str) -> bool:

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from examples.mmsr.baselines import judge_baselines
+from examples.mmsr.baselines import baselines
 from examples.mmsr.bootstrap import compare
 from examples.mmsr.data import Dataset
 from examples.mmsr.experiments import Plan
-from examples.mmsr.jobs import Desk
+from examples.mmsr.jobs import Desk, dropped_cases, read_ranks, write_ranks
+from examples.mmsr.metrics import rank_all, summarise
+from examples.mmsr.missing import MissingConfig
 from examples.mmsr.protocol import split
-from examples.mmsr.tables import Entry
+from examples.mmsr.tables import MISSING, Entry
 from examples.mmsr.train import write_json
 
 METRICS = ("HR@5", "MRR@5", "HR@20", "MRR@20")
 
 
-def counted(data: Dataset, path: Path) -> dict[str, dict[str, float]]:
-    """Popularity and the Markov chain on a data set, kept in a file."""
+def counted(data: Dataset, folder: Path) -> dict[str, dict[str, float]]:
+    """Popularity and the Markov chain on a data set; their figures and ranks are kept."""
     parts = split(data)
-    found = judge_baselines(parts.train, data.num_items, parts.test)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
+    found = {}
+    for name, scorer in baselines(parts.train, data.num_items).items():
+        ranks = rank_all(scorer, parts.test)
+        write_ranks(folder / f"{name}.npz", ranks, parts.test.user)
+        found[name] = summarise(ranks)
+    write_json(folder / "counted.json", found)
     return found
 
 
@@ -34,29 +40,53 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
 
     Validation's MRR is that of the whole ranking, at the epoch that it chose.
     """
-    data = plan.source.name
+    data, entries = plan.source.name, plan.entries()
+    of_paper = any(data in entry.paper for entry in entries)
+    entries = [entry for entry in entries if _in_table(entry, data)]
     lines = [
-        "| | " + " | ".join(METRICS) + " | seeds | MRR, validation | the paper's |",
-        "|---|" + "---:|" * len(METRICS) + "---:|---:|---|",
+        f"| | {' | '.join(METRICS)} | seeds | MRR, validation |" + " the paper's |" * of_paper,
+        "|---|" + "---:|" * (len(METRICS) + 2) + "---|" * of_paper,
     ]
-    for entry in plan.entries():
-        printed = " / ".join(f"{value:.2f}" for value in entry.paper.get(data, ()))
+    for entry in entries:
         records = list(finished(plan, entry, desk))
         validation = ""
         if entry.counts is not None and entry.counts in counts:
             cells = [f"{counts[entry.counts][metric]:.2f}" for metric in METRICS]
             seeds = ""
         elif entry.composition is None:
-            cells, seeds = ["not built", *[""] * (len(METRICS) - 1)], ""
+            cells, seeds = ["" if entry.built else "not built", *[""] * (len(METRICS) - 1)], ""
         elif not records:
             cells, seeds = ["not run", *[""] * (len(METRICS) - 1)], "0"
         else:
             cells = [_cell([record["test"][metric] for record in records]) for metric in METRICS]
             seeds = str(len(records))
             validation = _cell([record["search"]["MRR"] for record in records])
-        cells += [seeds, validation, printed]
+        cells += [seeds, validation]
+        if of_paper:
+            cells.append(_printed(entry, data))
         lines.append(f"| {entry.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def printed(plan: Plan) -> str:
+    """The paper's own figures of a table, on the data sets that it has them for."""
+    entries = [entry for entry in plan.entries() if entry.paper]
+    sets = list(dict.fromkeys(name for entry in entries for name in entry.paper))
+    count = max(len(figures) for entry in entries for figures in entry.paper.values())
+    heads = [f"{name}, {' / '.join(METRICS[:count])}" for name in sets]
+    lines = [f"| the paper's | {' | '.join(heads)} |", "|---|" + "---:|" * len(sets)]
+    for entry in entries:
+        lines.append(f"| {entry.label} | {' | '.join(_printed(entry, name) for name in sets)} |")
+    return "\n".join(lines)
+
+
+def _printed(entry: Entry, data: str) -> str:
+    return " / ".join(f"{value:.2f}" for value in entry.paper.get(data, ()))
+
+
+def _in_table(entry: Entry, data: str) -> bool:
+    ours = entry.composition is not None or entry.counts is not None
+    return ours or not entry.built or data in entry.paper
 
 
 def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[dict[str, Any]]:
@@ -71,17 +101,15 @@ def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[dict[str, Any]]:
 
 def comparison(plan: Plan, desk: Desk, ours: str) -> str:
     """Ours against every other row of a table: paired differences, resampled by user."""
-    entries = {entry.label: entry for entry in plan.entries() if entry.composition is not None}
-    found = {label: _ranks(plan, entry, desk) for label, entry in entries.items()}
+    found = {entry.label: _ranks(plan, entry, desk) for entry in plan.entries()}
     lines = [
         f"| {ours} against | " + " | ".join(METRICS) + " | ahead |",
         "|---|" + "---:|" * len(METRICS) + "---|",
     ]
-    mine, user = found[ours]
-    for label, (theirs, _) in found.items():
-        if label == ours or not theirs or not mine:
-            continue
-        differences = compare(mine, theirs, user, METRICS)
+    mine, user = found.pop(ours)
+    others = {label: ranks for label, (ranks, _) in found.items() if ranks}
+    every = compare(mine, list(others.values()), user, METRICS)
+    for label, differences in zip(others, every, strict=True):
         behind = sum(difference.high < 0 for difference in differences)
         ahead = sum(difference.ahead for difference in differences)
         verdict = f"{ahead} of {len(METRICS)}" + (f", behind in {behind}" if behind else "")
@@ -90,7 +118,7 @@ def comparison(plan: Plan, desk: Desk, ours: str) -> str:
 
 
 def gates(plan: Plan, desk: Desk) -> str:
-    """What the gates of a table's models do where they reach the loss."""
+    """What the gates of a table's models do where they reach the loss; empty if none was read."""
     lines = ["| | weight on homogeneous first | deviation over nodes |", "|---|---:|---:|"]
     for entry in plan.wanted():
         read = [record["gate"] for record in finished(plan, entry, desk) if "gate" in record]
@@ -98,36 +126,34 @@ def gates(plan: Plan, desk: Desk) -> str:
             mean = _cell([gate["mean"] for gate in read], 3)
             spread = _cell([gate["spread"] for gate in read], 3)
             lines.append(f"| {entry.label} | {mean} | {spread} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def dropped(plan: Plan, desk: Desk) -> str:
     """HR@20 with modalities dropped, at test alone and in training too."""
     lines = [
-        "| | dropped from | image | text | both |",
-        "|---|---:|---:|---:|---:|",
+        f"| | dropped from | {' | '.join(MISSING)} |",
+        "|---|---:|" + "---:|" * len(MISSING),
     ]
     for entry in plan.wanted():
         records = list(finished(plan, entry, desk))
         if not records or not entry.dropped:
             continue
         whole = _cell([record["test"]["HR@20"] for record in records])
-        lines.append(f"| {entry.label} | 0 % | {whole} | {whole} | {whole} |")
-        shares = sorted({case.share for case in entry.dropped})
-        kinds = list(dict.fromkeys(case.modalities for case in entry.dropped))
-        for share in shares:
+        lines.append(f"| {entry.label} | 0 %{f' | {whole}' * len(MISSING)} |")
+        for share in sorted({case.share for case in entry.dropped}):
             cells = []
-            for kind in kinds:
-                values = [
-                    case["test"]["HR@20"]
-                    for record in records
-                    for case in record["dropped"]
-                    if case["missing"]["share"] == share
-                    and tuple(case["missing"]["modalities"]) == kind
-                ]
-                cells.append(_cell(values))
+            for kind in MISSING.values():
+                case = replace(kind, share=share)
+                cells.append(_cell([dropped_cases(record)[case]["HR@20"] for record in records]))
             lines.append(f"| {entry.label}, at test | {share:.0%} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def draw(plan: Plan, desk: Desk) -> None:
+    """Draw a table's trained rows as ``<results>/<data>/<table>.png``."""
+    path = desk.results / plan.source.name / f"{plan.table}.png"
+    (curve if plan.table == "missing" else bars)(plan, desk, path)
 
 
 def curve(plan: Plan, desk: Desk, path: Path) -> None:
@@ -137,22 +163,21 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
     entries = plan.wanted()
     found = {entry.label: list(finished(plan, entry, desk)) for entry in entries}
     whole = [entry for entry in entries if entry.dropped and found[entry.label]]
-    kinds = list(dict.fromkeys(case.modalities for entry in whole for case in entry.dropped))
-    figure, axes = plt.subplots(1, max(len(kinds), 1), figsize=(13, 4), sharey=True, squeeze=False)
-    for axis, kind in zip(axes[0], kinds, strict=False):
+    figure, axes = plt.subplots(1, len(MISSING), figsize=(4 * len(MISSING), 4), sharey=True)
+    for axis, (name, kind) in zip(axes, MISSING.items(), strict=True):
         for number, entry in enumerate(whole):
             records = found[entry.label]
             start = [(0.0, _mean(record["test"] for record in records))]
             at_test = [
-                (case.share, _mean(record["dropped"][place]["test"] for record in records))
-                for place, case in enumerate(entry.dropped)
-                if case.modalities == kind
+                (case.share, _mean(dropped_cases(record)[case] for record in records))
+                for case in entry.dropped
+                if _kind(case) == kind
             ]
             trained = [
                 (other.composition.missing.share, _mean(r["test"] for r in found[other.label]))
                 for other in entries
                 if other.composition is not None
-                and (other.alike, other.composition.missing.modalities) == (entry.label, kind)
+                and (other.alike, _kind(other.composition.missing)) == (entry.label, kind)
                 and found[other.label]
             ]
             for points, line, when in ((at_test, "--", "at test"), (trained, "-", "always")):
@@ -163,15 +188,15 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
             if entry.composition and not entry.composition.modalities and found[entry.label]:
                 alone = _mean(record["test"] for record in found[entry.label])
                 axis.axhline(alone, color="0.5", label=entry.label)
-        axis.set(title=" and ".join(kind), xlabel="share of steps without it", ylim=(0, None))
-        axis.legend(fontsize="small", loc="lower left")
-    axes[0][0].set_ylabel("HR@20, %")
+        axis.set(title=name, xlabel="share of steps without it", ylim=(0, None))
+    axes[0].legend(fontsize="small", loc="lower left")
+    axes[0].set_ylabel("HR@20, %")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def plot(plan: Plan, desk: Desk, path: Path) -> None:
+def bars(plan: Plan, desk: Desk, path: Path) -> None:
     """Draw a table's HR@20 and MRR@5 as bars."""
     import matplotlib.pyplot as plt
 
@@ -196,12 +221,22 @@ def plot(plan: Plan, desk: Desk, path: Path) -> None:
     plt.close(figure)
 
 
+def _kind(case: MissingConfig) -> MissingConfig:
+    return replace(case, share=0.0)
+
+
 def _mean(tests: Iterable[dict[str, float]]) -> float:
     return float(np.mean([test["HR@20"] for test in tests]))
 
 
 def _ranks(plan: Plan, entry: Entry, desk: Desk) -> tuple[list[np.ndarray], np.ndarray]:
     ranks, user = [], np.empty(0)
+    counts = desk.results / plan.source.name / f"{entry.counts}.npz"
+    if entry.counts is not None and counts.exists():
+        found, user = read_ranks(counts)
+        ranks.append(found)
+    if entry.composition is None:
+        return ranks, user
     for job in plan.finals_of(entry, desk) or ():
         record = desk.record(job)
         if record is not None and "test" in record:

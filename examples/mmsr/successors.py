@@ -95,9 +95,12 @@ class SuccessorScore(nn.Module):
             entry, row = np.repeat(begin, size) + within, np.repeat(rows, size)
             successor, count = counts.indices[entry], counts.data[entry]
             total = np.repeat(self.totals[lag][item], size)
-            if training and lag > 0:
-                count = count - (successor == instances.targets[row])
-                total = total - 1
+            if training:
+                # With a negative lag its own transition begins at its target.
+                target = instances.targets[row]
+                own = (lag > 0) | (np.repeat(item, size) == target)
+                count = count - (own & (successor == target))
+                total = total - own
             seen = np.flatnonzero(count)
             of_count = np.searchsorted(COUNTS, count[seen], side="right") - 1
             of_total = np.searchsorted(TOTALS, total[seen], side="right") - 1

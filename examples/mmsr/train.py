@@ -266,7 +266,8 @@ class Fitting(L.LightningModule):
             self.parameters(),
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
-            fused=True,
+            # Lightning cannot clip the scaled gradients of mixed precision for a fused optimiser.
+            fused=not (self.config.clip and self.config.precision.endswith("mixed")),
         )
 
     def on_train_epoch_start(self) -> None:

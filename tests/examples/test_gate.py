@@ -58,6 +58,20 @@ def test_weights_are_read_at_the_last_item_of_each_history(model, test):
         assert 0 < found[f"self, {order}"] < 1
 
 
+def test_behind_another_readout_they_are_read_at_every_step(model, test):
+    soft = MMSR(36, model.nodes, replace(model.config, readout="soft_attention")).eval()
+    found = gate.read(soft, test, batch_size=7)
+    expected = []
+    for row in range(len(test)):
+        graph = soft.prepare(test[row : row + 1])
+        _, weights = soft.encoder(soft.embedding(graph), graph, return_gates=True)
+        expected += weights[-1][graph.step_node.unique(), 0].tolist()
+    assert found["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert gate.readable(soft)
+    assert not gate.readable(MMSR(36, model.nodes, replace(model.config, readout="recent")))
+    assert not gate.readable(MMSR(36, model.nodes, replace(model.config, update="synchronous")))
+
+
 def test_it_reads_the_layers_that_the_scores_come_from(test):
     data = generate(GenerateConfig(users=40, items=36, codes=4, width=16)).data
     nodes = make_nodes(data, NodesConfig(num_codes=4), 8)

@@ -35,6 +35,21 @@ def test_a_step_looks_the_same_in_every_prefix() -> None:
     assert (again[FIRST] != absent[FIRST]).any()
 
 
+def test_of_several_modalities_one_or_all() -> None:
+    instances = PARTS.train.prefixes()
+    names = DATA.modalities[:2]
+    one = MissingConfig(names, 0.5, which="one").absent(instances)
+    all_ = MissingConfig(names, 0.5, which="all").absent(instances)
+    a, b = (one[name] for name in names)
+    assert not (a & b).any()
+    assert (a | b).mean() == pytest.approx(0.5, abs=0.1)
+    assert a.sum() / (a | b).sum() == pytest.approx(0.5, abs=0.1)
+    assert (all_[names[0]] == all_[names[1]]).all()
+    assert all_[names[0]].mean() == pytest.approx(0.5, abs=0.1)
+    whole = MissingConfig(names, 1.0, which="one").absent(instances)
+    assert (whole[names[0]] ^ whole[names[1]]).all()
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_nothing_and_everything(share: float) -> None:
     small = replace(Composition(), nodes=NodesConfig(num_codes=4), model=ModelConfig(channels=8))
@@ -50,3 +65,5 @@ def test_nothing_and_everything(share: float) -> None:
 def test_the_share_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"share: expected a number between 0 and 1, got 1\.5"):
         MissingConfig(("image",), 1.5)
+    with pytest.raises(ValueError, match=r"which: expected one of \('each', .*\), got 'a'"):
+        MissingConfig(("image", "text"), 0.5, which="a")  # type: ignore[arg-type]

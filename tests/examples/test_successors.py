@@ -35,7 +35,7 @@ def literal_scores(
         for number, lag in enumerate(LAGS):
             if target - abs(lag) < start:
                 continue
-            own = int(target) if training and lag > 0 else None
+            own = int(target) if training else None
             pairs = literal_counts(parts, lag, own)
             item = int(DATA.items[target - abs(lag)])
             total = sum(times for (first, _), times in pairs.items() if first == item)
@@ -68,6 +68,15 @@ def test_nobody_is_seen_before_he_is_counted() -> None:
     rows = parts.prefixes()
     assert len(score.look_up(rows, training=True).place) == 0
     assert score.look_up(rows, training=False).place.tolist() == [1, 4 + 3]
+
+
+def test_a_repeated_item_is_not_seen_before_itself_either() -> None:
+    items = np.array([2, 2])
+    parts = Parts(items, np.array([0]), np.array([2]))
+    score = SuccessorScore(count(parts, 3, (-1,)))
+    rows = parts.prefixes()
+    assert len(score.look_up(rows, training=True).place) == 0
+    assert score.look_up(rows, training=False).place.tolist() == [2]
 
 
 def test_it_learns_and_keeps_its_counts() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from examples.mmsr import jobs
-from examples.mmsr.__main__ import fill
+from examples.mmsr.__main__ import main
 from examples.mmsr.bootstrap import compare
 from examples.mmsr.data import write
-from examples.mmsr.experiments import Plan, outstanding, total, work
+from examples.mmsr.experiments import Plan, outstanding, schedule, tasks, work
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.jobs import Desk, Job, Source
 from examples.mmsr.missing import MissingConfig
@@ -39,19 +39,20 @@ def setting_of(job: Job) -> Setting:
 
 
 def test_the_smallest_table(tmp_path, capsys, monkeypatch):
-    folders = {"runs": str(tmp_path / "runs"), "results": str(tmp_path / "results")}
-    fill("smallest", trials=2, seeds=[0, 1], training=QUICK, **folders)
+    folders = [f"--{name}={tmp_path / name}" for name in ("runs", "results")]
+    quick = [f"--training.{name}={value}" for name, value in asdict(QUICK).items()]
+    command = ["table", "smallest", "--trials=2", "--seeds=[0, 1]", *quick, *folders]
+    main(command)
     printed = capsys.readouterr().out
     lines = printed[printed.index("| | HR@5") :].splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["Markov", "MMSR"]
     assert " ± " in lines[3]
     kept = tmp_path / "results" / "generated"
     assert (kept / "smallest.png").stat().st_size > 0
-    assert (kept / "smallest.md").read_text().splitlines() == lines[:4]
     assert len(list(kept.glob("*-trial.json"))) == 2
-    assert len(list(kept.glob("*.npz"))) == 2
-    left = [path.name for path in (tmp_path / "runs").glob("*/*")]
-    assert len(left) == 1  # the search of the trial that was not taken; no lock, no other run
+    assert len(list(kept.glob("mmsr-*.npz"))) == 2
+    left = [path.name for path in (tmp_path / "runs").glob("*/*") if path.is_dir()]
+    assert len(left) == 1  # the search of the trial that was not taken
     assert left[0].endswith("seed0")
 
     def never(*_: object) -> None:
@@ -59,7 +60,7 @@ def test_the_smallest_table(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(jobs, "fit", never)
     monkeypatch.setattr(jobs, "search", never)
-    fill("smallest", trials=2, seeds=[0, 1], training=QUICK, **folders)
+    main(command)
     assert lines[3] in capsys.readouterr().out
 
 
@@ -78,7 +79,7 @@ def test_trials_decide_what_is_trained(tmp_path):
     finals = list(outstanding(asked, desk))
     assert [job.training.seed for job in finals] == [0, 1]
     assert [setting_of(job) for job in finals] == [TRIALS[1]] * 2
-    assert total(asked) == 5
+    assert len(tasks(asked, desk)) == 5
     whole = desk.results / "generated" / f"{finals[0].key}.json"  # ended otherwise than its trial
     whole.write_text(json.dumps({"search": {"MRR": 1.5}, "test": {}, "seconds": 1}))
     assert list(outstanding(asked, desk)) == finals[1:]
@@ -128,6 +129,68 @@ def test_a_record_without_what_was_to_be_dropped_is_made_again(tmp_path):
     assert again["test"] == known["test"]
 
 
+def test_a_job_that_another_process_has_finished_meanwhile_is_not_done_again(tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    job = Job(GENERATED, TABLES["smallest"]()[1].composition, QUICK, trial=True)
+    known = desk.do(job)
+    real, asked = Desk.record, []
+
+    def late(self: Desk, wanted: Job) -> dict | None:
+        asked.append(wanted)
+        return real(self, wanted) if len(asked) > 1 else None
+
+    monkeypatch.setattr(Desk, "record", late)
+    monkeypatch.setattr(jobs, "search", None)
+    assert desk.do(job) == known
+
+
+def test_records_are_of_the_data_that_they_were_made_from(tmp_path):
+    data = generate(GenerateConfig(dial=1, users=60, items=36, codes=4, width=16)).data
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    source = Source(str(tmp_path / "shop"))
+    write(data, tmp_path / "shop")
+    desk.accept(source, jobs.open_source(source))
+    desk.accept(source, jobs.open_source(source))
+    image = data.features["image"].copy()
+    image[7, 3] += 1
+    write(replace(data, features={**data.features, "image": image}), tmp_path / "shop")
+    with pytest.raises(ValueError, match=r"shop holds figures of other data .*: image differ"):
+        desk.accept(source, jobs.open_source(source))
+    with pytest.raises(ValueError, match="holds figures of other data"):
+        desk.do(Job(source, TABLES["smallest"]()[1].composition, QUICK))
+
+
+def test_ranks_far_behind_are_kept_as_far_behind(tmp_path):
+    ranks = np.array([1.0, 2.5, 20.0, 32768.0, 1e6])
+    jobs.write_ranks(tmp_path / "ranks.npz", ranks, np.arange(5))
+    kept, user = jobs.read_ranks(tmp_path / "ranks.npz")
+    assert kept[:3].tolist() == [1.0, 2.5, 20.0]
+    assert kept[3:].min() > 30_000
+    assert user.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_hours_are_those_of_jobs_of_the_same_kind(tmp_path):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    asked = plan("smallest", trials=2, seeds=(0, 1))
+    assert "| smallest | generated | 4 | 0 | 0.0 and 4 not measured |" in schedule([asked], desk)
+    (entry,) = asked.wanted()
+    for job, seconds in zip(asked.trials_of(entry), (36_000, 72_000), strict=True):
+        record = desk.results / "generated" / f"{job.key}-trial.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"search": {"MRR": 1}, "seconds": seconds}))
+    assert "| 4 | 2 | 0.0 and 2 not measured |" in schedule([asked], desk)
+    first, second = asked.finals_of(entry, desk)
+    whole = desk.results / "generated" / f"{first.key}.json"
+    whole.write_text(json.dumps({"search": {"MRR": 1}, "test": {}, "seconds": 7_200}))
+    lines = schedule([asked, replace(asked, seeds=(1, 2))], desk).splitlines()
+    assert lines[2:] == [
+        "| smallest | generated | 4 | 3 | 2.0 |",
+        "| smallest | generated | 4 | 2 | 2.0 |",  # seed 1 is counted above
+        "| all | | 5 | 3 | 4.0 |",
+    ]
+    assert second.training.seed == 1
+
+
 def test_what_fails_is_told_and_the_rest_is_done(tmp_path, monkeypatch):
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     real = jobs.fit
@@ -167,7 +230,8 @@ def test_dropped_modalities_have_their_table_and_curve(tmp_path):
     label = "SASRec, early fusion"
     asked = plan("missing", rows=(label, f"{label}, both missing from 50% in training too"))
     assert not work([asked], desk)
-    rows = dropped(asked, desk).splitlines()[2:]
+    head, _, *rows = dropped(asked, desk).splitlines()
+    assert [cell.strip() for cell in head.split("|")[3:-1]] == ["image", "text", "either", "both"]
     assert [row.split("|")[2].strip() for row in rows] == ["0 %", "30%", "50%", "70%", "100%"]
     assert len({row.split("|")[3] for row in rows}) > 1
     curve(asked, desk, tmp_path / "curve.png")
@@ -189,7 +253,7 @@ def test_paired_differences_against_a_literal_resampling():
     user = np.sort(rng.integers(0, 30, 200))
     ours = [rng.integers(1, 9, 200).astype(float) for _ in range(2)]
     theirs = [rng.integers(1, 12, 200).astype(float)]
-    found = compare(ours, theirs, user, ("MRR@5", "HR@3"), resamples=300, seed=4)
+    found, same = compare(ours, [theirs, ours], user, ("MRR@5", "HR@3"), resamples=300, seed=4)
 
     def value(metric: str, ranks: np.ndarray) -> np.ndarray:
         if metric == "MRR@5":
@@ -210,9 +274,11 @@ def test_paired_differences_against_a_literal_resampling():
         ends = np.quantile(means, [0.025, 0.975])
         assert [difference.low, difference.high] == pytest.approx(ends)
         assert difference.ahead == (difference.low > 0)
-    assert not compare(ours, ours, user, ["HR@5"], resamples=50)[0].ahead
+    assert [(each.mean, each.low, each.high, each.ahead) for each in same] == [(0, 0, 0, False)] * 2
     with pytest.raises(ValueError, match="all as long as user"):
-        compare(ours, [theirs[0][1:]], user, ["HR@5"])
+        compare(ours, [theirs, [theirs[0][1:]]], user, ["HR@5"])
+    with pytest.raises(ValueError, match="expected some"):
+        compare(ours, [theirs, []], user, ["HR@5"])
 
 
 def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):

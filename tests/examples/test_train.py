@@ -224,8 +224,10 @@ def test_parts_of_a_batch_add_up_to_it(setting, tmp_path, changes):
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-7, atol=1e-9)
 
 
-def test_half_precision_trains(setting, tmp_path):
-    history = search(setting.make, setting.split, replace(CONFIG, precision="bf16-mixed"), tmp_path)
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_half_precision_trains(setting, tmp_path, clip):
+    config = replace(CONFIG, precision="bf16-mixed", clip=clip)
+    history = search(setting.make, setting.split, config, tmp_path)
     assert history[-1]["loss"] < history[0]["loss"]
 
 
