@@ -14,7 +14,7 @@ from examples.mmsr import checkpoint
 from examples.mmsr.amazon import prepare
 from examples.mmsr.amazon_download import download
 from examples.mmsr.baselines import judge_baselines
-from examples.mmsr.data import DataError, Dataset, available_modalities, read
+from examples.mmsr.data import Dataset, available_modalities, fingerprint, read
 from examples.mmsr.demo import demo
 from examples.mmsr.describe import describe as described
 from examples.mmsr.dial import dial
@@ -30,7 +30,7 @@ from examples.mmsr.recommend import listing
 from examples.mmsr.recommend import recommend as recommended
 from examples.mmsr.results import counted, draw
 from examples.mmsr.results import table as results_table
-from examples.mmsr.train import RunError, TrainingConfig, claim, fit
+from examples.mmsr.train import TrainingConfig, claim, fit
 from examples.mmsr.zoo import Composition, Zoo
 
 
@@ -88,11 +88,13 @@ def train(
         "nodes": asdict(nodes),
         "model": asdict(model),
         "score": asdict(score),
-        "training": asdict(training),
+        "training": asdict(training.decisive()),
     }
     found = _data(data, sequences, modalities, generated)
     parts = split(found)
     print(described(found, parts), flush=True)
+    parts.check()
+    settings["fingerprint"] = fingerprint(found)
     zoo = Zoo(found)
     # Whether attributes were wanted is decided already.
     composition = Composition(nodes=nodes, model=model, score=score, attributes=True)
@@ -207,7 +209,8 @@ def fill(
     plan.entries()  # names what is unknown
     opened = {each: open_source(each) for each in (source, tried)}
     for each, found in opened.items():
-        desk.accept(each, found)
+        split(found).check()
+        desk.accept(each, found, note=not dry_run)
     print(schedule([plan], desk))
     if dry_run:
         return
@@ -239,7 +242,7 @@ def programme(
     plans = [stage.plan(root) for stage in STAGES]
     for source in dict.fromkeys(plan.source for plan in plans):
         data = open_source(source)
-        desk.accept(source, data)
+        desk.accept(source, data, note=not dry_run)
         if not dry_run:
             counted(data, Path(results, source.name))
     print(schedule(plans, desk), flush=True)
@@ -282,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend ends in one line instead of a traceback."""
     try:
         auto_cli(COMMANDS, args=None if arguments is None else list(arguments))
-    except (DataError, checkpoint.CheckpointError, RunError, ValueError) as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 

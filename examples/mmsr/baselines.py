@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from examples.mmsr.metrics import Scorer, rank_all, summarise
 from examples.mmsr.protocol import Instances, Parts
+from examples.mmsr.successors import count
 
 
 class Popularity:
@@ -39,10 +39,7 @@ class Markov:
     """
 
     def __init__(self, parts: Parts, num_items: int) -> None:
-        steps = parts.prefixes()
-        self.successors = sparse.csr_array(
-            (np.ones(len(steps)), (steps.last_items, steps.targets)), shape=(num_items, num_items)
-        )
+        self.successors = count(parts, num_items, (1,))[1]
         popularity = Popularity(parts, num_items).counts
         self.popularity = (popularity / (1 + popularity.max())).numpy()
 

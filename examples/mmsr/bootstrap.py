@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from examples.mmsr.metrics import values
+
 _AT_A_TIME = 32
 """Resamples multiplied in one go."""
 
@@ -26,13 +28,6 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
-
-
-def values(ranks: np.ndarray, metric: str) -> np.ndarray:
-    """Each instance's part in a metric such as ``MRR@5``."""
-    name, cutoff = metric.split("@")
-    hit = ranks <= int(cutoff)
-    return hit / ranks if name == "MRR" else hit.astype(float)
 
 
 def compare(
@@ -64,7 +59,7 @@ def compare(
         For each other a difference for each metric.
 
     Raises:
-        ValueError: arrays are not equally long, or there are none.
+        ValueError: arrays are not equally long, there are none, or a metric is unknown.
     """
     sizes = {len(ranks) for each in (ours, *others) for ranks in each} | {len(user)}
     if not others or not all((ours, *others)) or len(sizes) != 1:

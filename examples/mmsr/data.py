@@ -8,6 +8,7 @@ A data folder holds
                      lacks the modality
     attributes.npz   optional: values, offsets [items + 1], the attributes of every item, with
                      ids from 0 or from 1; a modality of multi-hot features
+    attributes.txt   optional, not read: an attribute's name a line
     titles.txt       optional: one title a line; HTML's entities, such as &amp;, are read as text
     items.txt        optional: one original id a line
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from examples.mmsr.metrics import table
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing, recommend
-from examples.mmsr.train import TrainingConfig, claim, fit
+from examples.mmsr.train import RunError, TrainingConfig, claim, fit
 
 GENERATED = GenerateConfig()
 NODES = NodesConfig(num_codes=GENERATED.codes)
@@ -36,13 +37,20 @@ def demo(
         out: the run's folder; what an earlier demo left there is replaced.
         generated: what to generate.
         training: how the model is fitted.
+
+    Raises:
+        RunError: another command's run is in the folder.
     """
     began = time.perf_counter()
     folder = Path(out)
+    settings = {"generated": asdict(generated), "training": asdict(training.decisive())}
+    file = folder / "settings.json"
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")).keys() != settings.keys():
+        raise RunError(f"{out} holds a run that is no demo's; name another folder")
     for phase in ("search", "refit"):
         shutil.rmtree(folder / phase, ignore_errors=True)
-    (folder / "settings.json").unlink(missing_ok=True)
-    claim(folder, {"generated": asdict(generated), "training": asdict(training)}, resume=False)
+    file.unlink(missing_ok=True)
+    claim(folder, settings, resume=False)
 
     data = generate(generated).data
     parts = split(data)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
-from examples.mmsr.jobs import Desk, Job, Kind, Source
+from examples.mmsr.jobs import Desk, Job, JobKind, Source
 from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting, final, trials
 from examples.mmsr.train import TrainingConfig
 
@@ -36,6 +36,10 @@ class Plan:
     trials: int = 4
     rows: tuple[str, ...] = ()
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(progress=False))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.trials <= len(TRIALS):
+            raise ValueError(f"trials: expected 1 to {len(TRIALS)}, got {self.trials}")
 
     def entries(self) -> list[Entry]:
         """All rows of the table.
@@ -64,9 +68,9 @@ class Plan:
 
     def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
         """The data set on which a row's settings are tried, and which they are."""
-        settings, here = self.deciding(entry).trials_here, Source(self.source.folder)
-        if settings and self.trials > 1 and self.tried.name != here.name:
-            return here, settings
+        settings = self.deciding(entry).trials_here
+        if settings and self.trials > 1 and self.tried.folder != self.source.folder:
+            return Source(self.source.folder), settings
         return self.tried, TRIALS[: self.trials]
 
     def trials_of(self, entry: Entry) -> list[Job]:
@@ -112,7 +116,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: JobKind
     done: bool
 
 
@@ -201,7 +205,7 @@ def schedule(plans: Sequence[Plan], desk: Desk) -> str:
     return "\n".join(lines)
 
 
-def _hours(tasks: Sequence[Task], measured: dict[Kind, list[float]]) -> str:
+def _hours(tasks: Sequence[Task], measured: dict[JobKind, list[float]]) -> str:
     left = [task for task in tasks if not task.done]
     known = [statistics.median(measured[task.kind]) for task in left if task.kind in measured]
     hours, unknown = f"{sum(known) / 3600:.1f}", len(left) - len(known)

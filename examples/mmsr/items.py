@@ -41,6 +41,10 @@ class ScoreConfig:
     similar: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if self.components < 1:
+            raise ValueError(f"components: expected at least 1, got {self.components}")
+        if not 0 <= self.id_dropout < 1:
+            raise ValueError(f"id_dropout: expected at least 0 and below 1, got {self.id_dropout}")
         if self.similar < 0:
             raise ValueError(f"similar: expected a number of steps, got {self.similar}")
         if self.tied and not self.features:
@@ -142,12 +146,15 @@ def _reduce(features: np.ndarray | sparse.csr_array, components: int) -> Tensor:
     rows = torch.from_numpy(dense).double()
     missing = rows.isnan().any(1) if isinstance(features, np.ndarray) else ~rows.any(1)
     known = rows[~missing]
+    if not len(known):
+        return torch.zeros(len(rows), min(components, rows.shape[1]))
     known = known - known.mean(0)
     if components < known.shape[1]:
         _, directions = torch.linalg.eigh(known.T @ known)
         known = known @ directions[:, -components:]
     result = known.new_zeros(len(rows), known.shape[1])
-    result[~missing] = known / known.norm(dim=1).mean()
+    length = known.norm(dim=1).mean()
+    result[~missing] = known / length if length > 0 else known  # zeros where all rows are alike
     return result.float()
 
 

@@ -72,13 +72,13 @@ class Job:
     @functools.cached_property
     def key(self) -> str:
         """A name for everything that decides the figures."""
-        training = replace(self.training, workers=0, threads=0, progress=False)
+        training = replace(self.training.decisive(), progress=False)  # as the first records say
         decides = [self.source.name, decisive(self.composition), decisive(training)]
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.composition.kind}-{digest}-seed{self.training.seed}"
 
 
-Kind = tuple[str, str, bool]
+JobKind = tuple[str, str, bool]
 """A data set, a kind of model, and whether a job is a trial: what decides how long it takes."""
 
 
@@ -94,29 +94,36 @@ class Desk:
         self.runs, self.results = Path(runs), Path(results)
         self._open = functools.lru_cache(maxsize=1)(self._opened)
 
-    def accept(self, source: Source, data: Dataset) -> None:
-        """Hold a source to the data that its records were made from; the first's are noted.
+    def accept(self, source: Source, data: Dataset, note: bool = True) -> None:
+        """Hold a source to the data that its records were made from.
+
+        Args:
+            source: what they are filed under.
+            data: its data.
+            note: whether to take these from now on where there are no records yet.
 
         Raises:
-            ValueError: its data are others.
+            ValueError: the records are of other data.
         """
-        file = self.results / source.name / "data.json"
+        file = self._data(source)
         found = fingerprint(data)
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else found
         other = [name for name in {**known, **found} if known.get(name) != found.get(name)]
         if other:
             raise ValueError(
                 f"{file.parent} holds figures of other data than {source.folder or 'generated'}: "
-                f"{', '.join(other)} differ; name another folder for results"
+                f"they differ in {', '.join(other)}; name another folder for results"
             )
-        if not file.exists():
+        if note and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, found)
 
     def _opened(self, source: Source) -> tuple[Zoo, Split]:
         data = open_source(source)
         self.accept(source, data)
-        return Zoo(data), split(data)
+        parts = split(data)
+        parts.check()
+        return Zoo(data), parts
 
     def record(self, job: Job) -> dict[str, Any] | None:
         """What came out of a job, or None where it is not done, or not all that is asked for."""
@@ -134,9 +141,9 @@ class Desk:
         """The ranks of the test targets, and whose they are."""
         return read_ranks(self._path(job, False).with_suffix(".npz"))
 
-    def seconds(self) -> dict[Kind, list[float]]:
+    def seconds(self) -> dict[JobKind, list[float]]:
         """How long the jobs of each kind took."""
-        found: dict[Kind, list[float]] = {}
+        found: dict[JobKind, list[float]] = {}
         for path in sorted(self.results.glob("*/*-seed*.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
             kind = path.name.split("-")[0]
@@ -202,11 +209,19 @@ class Desk:
             record["dropped"].append({"missing": asdict(missing), "test": found})
         return record
 
+    def _data(self, source: Source) -> Path:
+        return self.results / source.name / "data.json"
+
     def _path(self, job: Job, trial: bool) -> Path:
         return self.results / job.source.name / f"{job.key}{'-trial' if trial else ''}.json"
 
     def _folder(self, job: Job) -> Path:
-        return self.runs / job.source.name / job.key
+        # A run must not go on over other data that go by the same name.
+        file = self._data(job.source)
+        if not file.exists():
+            self._open(job.source)  # which notes them
+        data = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+        return self.runs / f"{job.source.name}-{data}" / job.key
 
     @contextlib.contextmanager
     def _claimed(self, job: Job) -> Iterator[bool]:

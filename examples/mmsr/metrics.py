@@ -13,6 +13,7 @@ from examples.mmsr.protocol import Instances
 Scorer = Callable[[Instances], Tensor]
 """Scores of every item of the catalogue after each of some histories: ``[instances, items]``."""
 
+METRICS = ("HR", "MRR", "NDCG")
 CUTOFFS = (5, 20)
 
 
@@ -57,28 +58,42 @@ def rank_all(scorer: Scorer, instances: Instances, batch_size: int = 512) -> np.
     return found
 
 
-def summarise(found: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, float]:
-    r"""Means over instances, in percent, of
+def values(found: np.ndarray, metric: str) -> np.ndarray:
+    r"""Each instance's part in a metric:
 
     .. math:: \text{HR@}k = [r \le k], \quad \text{MRR@}k = [r \le k] / r, \quad
         \text{NDCG@}k = [r \le k] / \log_2(1 + r)
 
     Args:
         found: the ranks :math:`r` of the relevant items, one an instance.
-        cutoffs: the :math:`k`.
+        metric: its name.
+
+    Raises:
+        ValueError: it is another.
+    """
+    name, _, cutoff = metric.partition("@")
+    if name not in METRICS or not cutoff.isdecimal():
+        raise ValueError(f"metric: expected {', '.join(METRICS)} @ a number, got {metric!r}")
+    hit = found <= int(cutoff)
+    if name == "HR":
+        return hit.astype(float)
+    return hit / (found if name == "MRR" else np.log2(1 + found))
+
+
+def summarise(found: np.ndarray, cutoffs: Iterable[int] = CUTOFFS) -> dict[str, float]:
+    """Means of :func:`values` over instances, in percent.
+
+    Args:
+        found: the ranks of the relevant items, one an instance.
+        cutoffs: the numbers of places that count.
 
     Raises:
         ValueError: there are no ranks.
     """
     if len(found) == 0:
         raise ValueError("there are no ranks to summarise: no instance was ranked")
-    means: dict[str, float] = {}
-    for k in cutoffs:
-        hit = found <= k
-        means[f"HR@{k}"] = 100 * float(hit.mean())
-        means[f"MRR@{k}"] = 100 * float((hit / found).mean())
-        means[f"NDCG@{k}"] = 100 * float((hit / np.log2(1 + found)).mean())
-    return means
+    names = [f"{name}@{cutoff}" for cutoff in cutoffs for name in METRICS]
+    return {name: 100 * float(values(found, name).mean()) for name in names}
 
 
 def table(rows: dict[str, dict[str, float]], columns: Sequence[str] | None = None) -> str:

@@ -76,7 +76,7 @@ STAGES = (
 
 
 def page(desk: Desk) -> str:
-    """RESULTS.md: every table, what of it was not run, and what holds."""
+    """RESULTS.md: the preface, which says what holds, and every table with what was not run."""
     parts = [PREFACE.read_text(encoding="utf-8").strip()]
     for name, stages in groupby(_shown(), key=lambda stage: stage.plan().source.name):
         parts.append(f"## {name}")

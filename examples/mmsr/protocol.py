@@ -99,7 +99,8 @@ class Split:
     """What the protocol makes of a data set.
 
     Args:
-        fit: the train parts before validation is taken out of them.
+        fit: the train parts without the validation steps; what choices are made on is fitted on
+            these.
         validation: instances that choices are made on.
         train: the train parts, validation steps included: what the reported model is fitted on.
         test: instances that the reported model is judged by.
@@ -109,6 +110,23 @@ class Split:
     validation: Instances
     train: Parts
     test: Instances
+
+    def check(self) -> None:
+        """Make sure that there is something to fit, to choose by, and to judge by.
+
+        Raises:
+            ValueError: a part is empty.
+        """
+        for name, instances, least in (
+            ("step to train on", self.fit.prefixes(), 3),
+            ("validation step", self.validation, 2),
+            ("test step", self.test, 5),
+        ):
+            if not len(instances):
+                raise ValueError(
+                    f"histories: expected some that are long enough, got none with a {name}, "
+                    f"which takes at least {least} steps"
+                )
 
 
 def split(data: Dataset, seed: int = 0) -> Split:

@@ -1,4 +1,4 @@
-"""RESULTS.md from the records: every table, what holds of the paper's claims, what was not run."""
+"""Tables and pictures from the records: figures, paired differences, what was not run."""
 
 from __future__ import annotations
 

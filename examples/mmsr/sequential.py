@@ -236,6 +236,8 @@ class DIFSR(Sequential):
         e = \sum_{s \in \{item, position, modalities\}} \frac{Q_s x_s \cdot K_s x_s}{\sqrt d},
         \qquad x' = \mathrm{softmax}(e)\, V x_{item}
 
+    with :math:`d` the width of a head.
+
     Source: Xie et al., "Decoupled Side Information Fusion for Sequential Recommendation", SIGIR
     2022, arXiv 2204.11046, without its auxiliary loss on attributes.
     """
@@ -299,6 +301,7 @@ class _DecoupledLayer(nn.Module):
             self._split(self.value(normed)),
             dropout_p=self.dropout.p if self.training else 0.0,
             is_causal=True,
+            scale=(x.shape[-1] // self.heads) ** -0.5,  # a source's width, not that of all joined
         )
         x = x + self.dropout(self.join(attended.transpose(1, 2).flatten(2)))
         return x + self.dropout(self.feed_forward(x))

@@ -54,12 +54,13 @@ class SuccessorScore(nn.Module):
     r"""What the counts add to the score of an item ``y`` after a history ``x_1 .. x_m``.
 
     .. math::
-        s(y) = \sum_{l} w_l\big[c_l(x_{m + 1 - l}, y),\; \textstyle\sum_z c_l(x_{m + 1 - l}, z)\big]
+        s(y) = \sum_{l} w_l\big[c_l(x, y),\; \textstyle\sum_z c_l(x, z)\big],
+        \qquad x = x_{m + 1 - |l|}
 
     with :math:`c_l(x, y)` how often ``y`` came ``l`` steps after ``x`` in the counted parts; for a
-    negative ``l``, how often it came so many steps *before* the item that stands so far from the
-    end. :math:`w_l` is a learned table over classes of the two numbers, which starts from
-    :math:`\log(1 + 200\, c / (5 + \sum c))`, a fifth of it for all lags but the first.
+    negative ``l``, how often it came so many steps *before* it. :math:`w_l` is a learned table
+    over classes of the two numbers, which starts from :math:`\log(1 + 200\, c / (5 + \sum c))`
+    with the numbers where their classes begin, a fifth of it for every lag but 1.
 
     The counts contain each training instance's own transition; :meth:`look_up` takes it out.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,28 @@ class TrainingConfig:
     devices: int = 1
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        least = {
+            **dict.fromkeys(("epochs", "patience", "batch_size", "accumulate"), 1),
+            **dict.fromkeys(("evaluation_batch_size", "devices"), 1),
+            **dict.fromkeys(("min_steps", "learning_rate", "weight_decay", "clip"), 0),
+            **dict.fromkeys(("workers", "threads"), 0),
+        }
+        for name, at_least in least.items():
+            if getattr(self, name) < at_least:
+                raise ValueError(f"{name}: expected at least {at_least}, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(
+                f"label_smoothing: expected a number between 0 and 1, got {self.label_smoothing}"
+            )
+
+    def decisive(self) -> TrainingConfig:
+        """The same, with what does not decide any figure at its default."""
+        default = TrainingConfig()
+        return replace(
+            self, workers=default.workers, threads=default.threads, progress=default.progress
+        )
 
 
 class RunError(ValueError):
@@ -352,10 +375,10 @@ class StopAfter(L.Callback):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that does not end training before so many steps, and then judges anew.
+    """Early stopping that is not heeded before so many steps.
 
-    Lightning's own ``min_steps`` only puts a stop off: a plateau before it ends training there,
-    even where MRR rises again.
+    Epochs without a better MRR until then count. Lightning's own ``min_steps`` only puts a stop
+    off: a plateau before it ends training there, even where MRR rises again.
 
     Args:
         config: patience and steps.
@@ -393,8 +416,19 @@ def fit(
     Returns:
         The refitted model, in evaluation mode, and its record: the ``search`` row that validation
         chose, ``test`` metrics and the median ``seconds_per_epoch``.
+
+    Raises:
+        ValueError: a part of the split is empty, or torchrun started another number of processes
+            than ``config.devices``.
     """
     out = Path(out)
+    split.check()
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if started > 1 and config.devices != started:
+        raise ValueError(
+            f"devices: expected {started}, the processes that torchrun started, "
+            f"got {config.devices}"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     history = search(make, split, config, out / "search", extra)

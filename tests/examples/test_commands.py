@@ -41,6 +41,16 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run / "model.pt"
 
 
+def places(path: Path) -> list[str]:
+    return [f"--{name}={path / name}" for name in ("runs", "results")]
+
+
+def write_ids(path: Path, histories: np.ndarray) -> None:
+    path.mkdir()
+    offsets = np.arange(len(histories) + 1) * histories.shape[1]
+    np.savez(path / "sequences.npz", items=histories.ravel(), offsets=offsets)
+
+
 def fails(arguments: list[str]) -> str:
     with pytest.raises(SystemExit) as error:
         main(arguments)
@@ -50,6 +60,52 @@ def fails(arguments: list[str]) -> str:
 def rows(text: str) -> dict[str, list[float]]:
     found = re.findall(r"^\| (\w+) +\| (.*) \|$", text, flags=re.MULTILINE)
     return {name: [float(cell) for cell in cells.split("|")] for name, cells in found}
+
+
+def test_histories_too_short_for_a_test_step(tmp_path):
+    rng = np.random.default_rng(0)
+    write_ids(tmp_path / "short", rng.integers(0, 9, (30, 4)))
+    message = fails(["train", f"--data={tmp_path / 'short'}", f"--out={tmp_path / 'run'}", *TINY])
+    assert message == (
+        "error: histories: expected some that are long enough, got none with a test step, "
+        "which takes at least 5 steps"
+    )
+    message = fails(["table", "smallest", f"--data={tmp_path / 'short'}", *places(tmp_path)])
+    assert "got none with a test step" in message
+    write_ids(tmp_path / "pairs", rng.integers(0, 9, (30, 2)))
+    message = fails(["train", f"--data={tmp_path / 'pairs'}", f"--out={tmp_path / 'run'}", *TINY])
+    assert "got none with a step to train on, which takes at least 3 steps" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_over_its_own_data_alone(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    command = ["train", f"--data={data}", f"--out={tmp_path / 'run'}", *TINY]
+    main(command)
+    main([*command, "--resume=true", "--training.threads=1", "--training.progress=true"])
+    image = np.load(data / "image.npy")
+    np.save(data / "image.npy", image + 1)
+    message = fails([*command, "--resume=true"])
+    assert re.search(r"holds a run with fingerprint\.image = \w+, not \w+$", message)
+
+
+def test_a_dry_run_leaves_nothing(folder, tmp_path, capsys):
+    main(["table", "smallest", f"--data={folder}", "--dry_run=true", *places(tmp_path)])
+    assert "| smallest | tiny | 7 | 0 | 0.0 and 7 not measured |" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_of_trials_that_there_is_not(folder, tmp_path):
+    message = fails(["table", "smallest", f"--data={folder}", "--trials=0", *places(tmp_path)])
+    assert message == "error: trials: expected 1 to 4, got 0"
+
+
+def test_a_demo_leaves_other_runs_alone(trained):
+    message = fails(["demo", f"--out={trained.parent}"])
+    assert "holds a run that is no demo's; name another folder" in message
+    assert trained.exists()
+    assert (trained.parent / "search").exists()
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])

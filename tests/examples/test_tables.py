@@ -154,7 +154,9 @@ def test_records_are_of_the_data_that_they_were_made_from(tmp_path):
     image = data.features["image"].copy()
     image[7, 3] += 1
     write(replace(data, features={**data.features, "image": image}), tmp_path / "shop")
-    with pytest.raises(ValueError, match=r"shop holds figures of other data .*: image differ"):
+    with pytest.raises(
+        ValueError, match=r"shop holds figures of other data .*: they differ in image; name another"
+    ):
         desk.accept(source, jobs.open_source(source))
     with pytest.raises(ValueError, match="holds figures of other data"):
         desk.do(Job(source, TABLES["smallest"]()[1].composition, QUICK))

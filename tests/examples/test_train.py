@@ -173,13 +173,66 @@ def test_a_plateau_before_the_least_steps_ends_nothing(setting, tmp_path, monkey
     assert len(history) == 10  # two epochs after the best
 
 
-def test_workers_and_clipping_change_no_order(setting, tmp_path):
+def test_workers_change_nothing(setting, tmp_path):
     plain = refit(setting.make, setting.split, CONFIG, tmp_path / "a", 4)
     workers = refit(setting.make, setting.split, replace(CONFIG, workers=1), tmp_path / "b", 4)
-    clipped = refit(setting.make, setting.split, replace(CONFIG, clip=1e-3), tmp_path / "c", 4)
     for name, value in plain.state_dict().items():
         assert torch.equal(workers.state_dict()[name], value), name
-    assert not torch.equal(clipped.item_vectors(), plain.item_vectors())
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"clip": 1e-3}, {"weight_decay": 0.3}, {"label_smoothing": 0.2}]
+)
+def test_steps_are_those_of_a_plain_loop(setting, tmp_path, changes):
+    config = replace(CONFIG, **changes)
+
+    def make(_: Parts) -> MMSR:
+        still = replace(setting.plain, dropout=0.0, attention_dropout=0.0)
+        return MMSR(setting.data.num_items, setting.nodes, still).double()
+
+    found = refit(make, setting.split, replace(config, precision="64-true"), tmp_path, 3)
+
+    torch.manual_seed(config.seed)
+    model = make(setting.split.train)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    instances = setting.split.train.prefixes()
+    for part in itertools.islice(Batches(len(instances), config.batch_size, config.seed), 3):
+        batch = model.batch(instances[part.rows], training=True)
+        scores = model(batch)
+        loss = torch.nn.functional.cross_entropy(
+            scores, batch.targets, label_smoothing=config.label_smoothing
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"accumulate": 0}, "accumulate: expected at least 1, got 0"),
+        ({"weight_decay": -1.0}, r"weight_decay: expected at least 0, got -1\.0"),
+        ({"label_smoothing": 2.0}, r"label_smoothing: expected a number between 0 and 1, got 2\.0"),
+    ],
+)
+def test_settings_that_mean_nothing(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **changes)
+
+
+def test_torchrun_has_started_as_many_as_are_asked_for(setting, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="devices: expected 2, the processes that torchrun"):
+        fit(setting.make, setting.split, CONFIG, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def rows(batches: Batches) -> list[list[int]]:
