@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from examples.mmsr import jobs
+from examples.mmsr import jobs, programme
 from examples.mmsr.__main__ import main
 from examples.mmsr.bootstrap import compare
 from examples.mmsr.data import write
 from examples.mmsr.experiments import Plan, outstanding, schedule, tasks, work
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.jobs import Desk, Job, Source
+from examples.mmsr.metrics import summarise
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.programme import PAGE, page
@@ -104,6 +106,12 @@ def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
     assert [setting_of(job) for job in finals] == [TRIALS_HERE[0]] * 3
     assert replace(asked, source=other).trying(improved) == (other, TRIALS)
     assert replace(asked, trials=1).trials_of(improved) == []
+
+
+def test_without_a_choice_trials_are_made_on_the_same_histories(tmp_path):
+    other = Source(str(tmp_path / "toys"), "sequences_other.npz")
+    asked = Plan("recommenders", other, other, rows=("MMSR", "MMSR, improved"))
+    assert [asked.trying(entry) for entry in asked.wanted()] == [(other, TRIALS)] * 2
 
 
 def test_a_job_of_another_process_is_left_to_it(tmp_path):
@@ -227,7 +235,7 @@ def test_every_row_of_every_table_can_be_built():
     assert sum(isinstance(model, MMSR) for model in built.values()) > 30
 
 
-def test_dropped_modalities_have_their_table_and_curve(tmp_path):
+def test_dropped_modalities_have_their_table_and_curve(tmp_path, monkeypatch):
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     label = "SASRec, early fusion"
     asked = plan("missing", rows=(label, f"{label}, both missing from 50% in training too"))
@@ -236,8 +244,17 @@ def test_dropped_modalities_have_their_table_and_curve(tmp_path):
     assert [cell.strip() for cell in head.split("|")[3:-1]] == ["image", "text", "either", "both"]
     assert [row.split("|")[2].strip() for row in rows] == ["0 %", "30%", "50%", "70%", "100%"]
     assert len({row.split("|")[3] for row in rows}) > 1
+    figures = []
+    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
     curve(asked, desk, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 0
+    panels = {axis.get_title(): axis.get_lines() for axis in figures[0].axes}
+    assert list(panels) == ["image", "text", "either", "both"]
+    assert [line.get_xdata().tolist() for line in panels["both"]] == [
+        [0.0, 0.3, 0.5, 0.7, 1.0],  # at test
+        [0.0, 0.5],  # always
+    ]
+    drawn = [f"{value:.2f}" for value in panels["text"][0].get_ydata()]
+    assert drawn == [row.split("|")[4].strip() for row in rows]
 
 
 def test_a_comparison_of_two_rows(tmp_path):
@@ -293,6 +310,82 @@ def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):
     small = Composition(nodes=NodesConfig(num_codes=4), model=ModelConfig(channels=8))
     model = Zoo(read).build(small, split(read).fit)
     assert tuple(model.nodes) == data.modalities
+
+
+def fake_records(stage: programme.Stage, desk: Desk, rng: np.random.Generator) -> None:
+    """Records of a stage's jobs, as if they were done."""
+    plan = stage.plan()
+    (desk.results / plan.source.name).mkdir(parents=True, exist_ok=True)
+    for entry in plan.wanted():
+        for finals in (False, True):
+            for job in plan.finals_of(entry, desk) or () if finals else plan.trials_of(entry):
+                path = (
+                    desk.results / job.source.name / f"{job.key}{'' if finals else '-trial'}.json"
+                )
+                path.parent.mkdir(exist_ok=True)
+                ranks = rng.integers(1, 40, 50)
+                record = {"search": {"MRR": 7.5}, "test": summarise(ranks), "seconds": 3600}
+                record["gate"] = {"mean": 0.625, "spread": 0.25}
+                path.write_text(json.dumps(record))
+                jobs.write_ranks(path.with_suffix(".npz"), ranks, np.arange(50) // 2)
+
+
+def test_the_page_and_its_pictures(tmp_path, monkeypatch):
+    rows = ("MMSR", "synchronous")
+    stages = (
+        programme.Stage("shop", "updates", rows, (0, 1)),
+        programme.Stage("shop", "additions", ("MMSR + features",), (0,)),
+    )
+    monkeypatch.setattr(programme, "STAGES", stages)
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    fake_records(stages[0], desk, np.random.default_rng(0))
+    figures = []
+    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+    main(["results", f"--results={desk.results}", f"--out={tmp_path / 'PAGE.md'}"])
+    text = (tmp_path / "PAGE.md").read_text()
+    assert text.startswith("# Results")
+    sections = dict(zip(("updates", "additions"), text.split("\n### ")[1:], strict=True))
+    first = sections["updates"].split("![")[0].splitlines()
+    lines = {line.split("|")[1].strip(): line for line in first if "|" in line}
+    assert lines["MMSR"].endswith("| 2 | 7.50 ± 0.00 |")
+    assert "| not run |" in lines["homogeneous only"]
+    assert "| 7.14 / 4.62 | 3.33 / 1.99 |" in sections["updates"]  # the paper's
+    assert re.search(r"^\| synchronous \| [+-]\d+\.\d\d \[", sections["updates"], re.MULTILINE)
+    assert "| MMSR | 0.625 ± 0.000 | 0.250 ± 0.000 |" in sections["updates"]
+    assert "![How the two attentions are joined](results/shop/updates.png)" in sections["updates"]
+    assert "| MMSR + features | not run |" in sections["additions"]
+    assert (desk.results / "shop" / "updates.png").exists()
+    updates = figures[0]
+    labels = [label.get_text() for label in updates.axes[0].get_yticklabels()]
+    assert labels == ["synchronous", "MMSR"]
+    assert [axis.get_xlabel() for axis in updates.axes] == ["MRR@5, %", "HR@20, %"]
+    widths = [bar.get_width() for bar in updates.axes[1].patches]
+    shown = [f"{width:.2f}" for width in widths]
+    assert [line.split("|")[4].split("±")[0].strip() for line in map(lines.get, labels)] == shown
+
+
+def test_the_programme(tmp_path, monkeypatch, capsys):
+    data = generate(GenerateConfig(dial=1, users=60, items=36, codes=4, width=16)).data
+    for name in ("shop", "scientific"):
+        write(data, tmp_path / "root" / name)
+    stages = (
+        programme.Stage("shop", "updates", ("MMSR",), (0, 1)),
+        programme.Stage("scientific", "updates", ("MMSR",), (0,)),
+    )
+    monkeypatch.setattr("examples.mmsr.__main__.STAGES", stages)
+    places = [f"--{name}={tmp_path / name}" for name in ("runs", "results")]
+    main(["programme", str(tmp_path / "root"), "--dry_run=true", *places])
+    printed = capsys.readouterr().out
+    assert "| updates | shop | 6 | 0 | 0.0 and 6 not measured |" in printed
+    assert "| all | | 7 | 0 | 0.0 and 7 not measured |" in printed  # they share their trials
+    assert not (tmp_path / "results").exists()
+    done = []
+    monkeypatch.setattr(
+        Desk, "do", lambda self, job: done.append((job.source.name, job.trial)) or {"seconds": 1}
+    )
+    main(["programme", str(tmp_path / "root"), "--minutes=0", *places])
+    assert not done  # no minute, no job
+    assert (tmp_path / "results" / "shop" / "Markov.npz").exists()
 
 
 def test_the_page_of_results_is_that_of_the_records():
