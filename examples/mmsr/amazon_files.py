@@ -229,6 +229,11 @@ def read_metadata(path: str | Path, wanted: Collection[str], report: Report) -> 
     A line is a Python dict, taken as a literal and never evaluated, or a JSON object. Of a product
     that is described twice the first line counts.
 
+    Args:
+        path: the file, gzipped or not.
+        wanted: identifiers of products.
+        report: where malformed lines are counted.
+
     Raises:
         DataError: the file is missing, empty, cut short or damaged, or too many of its lines are
             malformed.
@@ -262,6 +267,12 @@ def read_image_features(
     """Read the image features of products: float32 ``[items, width]``, NaN for those without.
 
     Of a product with two records the first counts.
+
+    Args:
+        path: the file.
+        items: identifiers of products, in the order of the rows.
+        report: where malformed records are counted.
+        width: of a vector.
 
     Raises:
         DataError: the file is missing, empty or ends inside a record, or too many of its records

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from tqdm import tqdm
 
 from examples.mmsr.jobs import Desk, Job, JobKind, Source
-from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting, final, trials
+from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting
 from examples.mmsr.train import TrainingConfig
 
 
@@ -76,24 +76,34 @@ class Plan:
     def trials_of(self, entry: Entry) -> list[Job]:
         """The trials that decide a row's settings; a lone setting is taken as it is."""
         tried, settings = self.trying(entry)
-        first = replace(self.training, seed=0)
-        return trials(self.deciding(entry), tried, first, settings) if len(settings) > 1 else []
+        if len(settings) == 1:
+            return []
+        return [self._job(self.deciding(entry), tried, each, 0, trial=True) for each in settings]
 
     def finals_of(self, entry: Entry, desk: Desk) -> list[Job] | None:
         """A row's trainings, one for each seed; None before its trials are done."""
-        jobs = [
-            final(
-                entry,
-                self.deciding(entry),
-                desk,
-                self.source,
-                replace(self.training, seed=seed),
-                *self.trying(entry),
-            )
-            for seed in self.seeds
-        ]
-        known = [job for job in jobs if job is not None]
-        return known if len(known) == len(jobs) else None
+        _, settings = self.trying(entry)
+        chosen = settings[0]
+        if trials := self.trials_of(entry):
+            found = [record for job in trials if (record := desk.record(job)) is not None]
+            if len(found) < len(trials):
+                return None
+            scores = [record["search"]["MRR"] for record in found]
+            chosen = settings[scores.index(max(scores))]
+        return [self._job(entry, self.source, chosen, seed) for seed in self.seeds]
+
+    def _job(
+        self, entry: Entry, source: Source, setting: Setting, seed: int, trial: bool = False
+    ) -> Job:
+        of = entry.composition
+        assert of is not None
+        composition = replace(
+            of,
+            model=replace(of.model, dropout=setting.dropout),
+            sequential=replace(of.sequential, dropout=setting.dropout),
+        )
+        training = replace(self.training, learning_rate=setting.learning_rate, seed=seed)
+        return Job(source, composition, training, trial, () if trial else entry.dropped)
 
 
 def outstanding(plan: Plan, desk: Desk) -> Iterator[Job]:

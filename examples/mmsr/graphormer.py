@@ -20,7 +20,8 @@ class Graphormer(nn.Module):
         e_{ij} = \frac{(W_Q h_i) \cdot (W_K h_j)}{\sqrt d} + b_{dist(i, j)} + c_{r(i, j)}
 
     over all pairs of nodes of a history, with learned biases for their distance and, where an edge
-    joins them, for its relation; nodes carry an embedding of their degree. Norms come first.
+    joins them, for its relation; nodes carry an embedding of their degree, ``self`` included, which
+    every layer adds anew. Norms come first.
 
     Source: Ying et al., "Do Transformers Really Perform Badly for Graph Representation?", NeurIPS
     2021, arXiv 2106.05234.

@@ -122,7 +122,13 @@ class ModalityNodes:
 
 
 def make_nodes(data: Dataset, config: NodesConfig, channels: int) -> dict[str, ModalityNodes]:
-    """Nodes of every modality of a data set."""
+    """Nodes of every modality of a data set.
+
+    Args:
+        data: whose items.
+        config: codes, or each item's own vector.
+        channels: of the states; centres that nodes start from are reduced to so many.
+    """
     nodes: dict[str, ModalityNodes] = {}
     for modality, features in data.features.items():
         if config.kind == "features":

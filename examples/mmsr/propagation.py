@@ -83,7 +83,15 @@ class HGAT(nn.Module):
 def make_propagation(
     name: str, channels: int, schema: GraphSchema, heads: int, dropout: float
 ) -> nn.Module:
-    """A layer by its name, one of :data:`PROPAGATION`."""
+    """A layer by its name.
+
+    Args:
+        name: one of :data:`PROPAGATION`.
+        channels: of the states.
+        schema: of the graphs.
+        heads: of a layer that has them.
+        dropout: on the attention of a layer that has it.
+    """
     return PROPAGATION[name](channels, schema, heads, dropout)
 
 

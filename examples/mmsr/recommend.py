@@ -41,7 +41,8 @@ def recommend(model: Recommender, history: Sequence[int], top: int = 10) -> list
         top: how many items, at most the whole catalogue.
 
     Raises:
-        ValueError: the history is empty or holds an item that the model does not know.
+        ValueError: ``top`` is not positive, or the history is empty or holds an item that the model
+            does not know.
     """
     if top < 1:
         raise ValueError(f"top: expected a positive number, got {top}")

@@ -39,6 +39,11 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
     """A table in markdown: our figures as mean and deviation over the seeds, and the paper's.
 
     Validation's MRR is that of the whole ranking, at the epoch that it chose.
+
+    Args:
+        plan: the table, the data set and the seeds.
+        desk: where the records are.
+        counts: metrics of recommenders that only count, as :func:`counted` returns them.
     """
     data, entries = plan.source.name, plan.entries()
     of_paper = any(data in entry.paper for entry in entries)
@@ -100,7 +105,13 @@ def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[dict[str, Any]]:
 
 
 def comparison(plan: Plan, desk: Desk, ours: str) -> str:
-    """Ours against every other row of a table: paired differences, resampled by user."""
+    """Ours against every other row of a table: paired differences, resampled by user.
+
+    Args:
+        plan: the table, the data set and the seeds.
+        desk: where the records and ranks are.
+        ours: the label of a row that has some.
+    """
     found = {entry.label: _ranks(plan, entry, desk) for entry in plan.entries()}
     lines = [
         f"| {ours} against | " + " | ".join(METRICS) + " | ahead |",

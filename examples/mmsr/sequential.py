@@ -189,6 +189,7 @@ class SASRec(Sequential):
 
     Source: Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018, arXiv
     1808.09781; with early fusion the features are added to the items before the first layer.
+    Positions count from the oldest step kept, where the authors' count back from the last.
     """
 
     def __init__(
@@ -236,7 +237,8 @@ class DIFSR(Sequential):
         e = \sum_{s \in \{item, position, modalities\}} \frac{Q_s x_s \cdot K_s x_s}{\sqrt d},
         \qquad x' = \mathrm{softmax}(e)\, V x_{item}
 
-    with :math:`d` the width of a head.
+    with :math:`d` the width of a head. Layers are normed at their inputs, as SASRec's here, where the
+    authors norm their outputs.
 
     Source: Xie et al., "Decoupled Side Information Fusion for Sequential Recommendation", SIGIR
     2022, arXiv 2204.11046, without its auxiliary loss on attributes.

@@ -1,17 +1,15 @@
-"""The tables: which compositions stand in them, and the trainings that fill them."""
+"""The tables: which compositions stand in them, what is tried for each, the paper's figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from examples.mmsr.items import ScoreConfig
-from examples.mmsr.jobs import Desk, Job, Source
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import ModelConfig, NodesConfig
 from examples.mmsr.sequential import SequentialConfig
-from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition
 
 LAGS = (1, 2, 3, -1)
@@ -274,52 +272,6 @@ TABLES: dict[str, Callable[[], list[Entry]]] = {
     "missing": missing,
     "smallest": smallest,
 }
-
-
-def trials(
-    entry: Entry, source: Source, training: TrainingConfig, settings: Sequence[Setting]
-) -> list[Job]:
-    """The trials of a row, each as a search on validation."""
-    return [_job(entry, source, training, setting, trial=True) for setting in settings]
-
-
-def final(
-    entry: Entry,
-    deciding: Entry,
-    desk: Desk,
-    source: Source,
-    training: TrainingConfig,
-    tried: Source,
-    settings: Sequence[Setting],
-) -> Job | None:
-    """The training of a row with the setting that the trials of a row chose on a data set.
-
-    Returns:
-        None where the trials are not all done.
-    """
-    chosen = settings[0]
-    if len(settings) > 1:
-        jobs = trials(deciding, tried, replace(training, seed=0), settings)
-        found = [record for job in jobs if (record := desk.record(job)) is not None]
-        if len(found) < len(settings):
-            return None
-        scores = [record["search"]["MRR"] for record in found]
-        chosen = settings[scores.index(max(scores))]
-    return _job(entry, source, training, chosen)
-
-
-def _job(
-    entry: Entry, source: Source, training: TrainingConfig, setting: Setting, trial: bool = False
-) -> Job:
-    of = entry.composition
-    assert of is not None
-    composition = replace(
-        of,
-        model=replace(of.model, dropout=setting.dropout),
-        sequential=replace(of.sequential, dropout=setting.dropout),
-    )
-    training = replace(training, learning_rate=setting.learning_rate)
-    return Job(source, composition, training, trial, () if trial else entry.dropped)
 
 
 # The paper's figures (arXiv 2308.15980): HR@5, MRR@5, HR@20, MRR@20, or the first two.

@@ -452,7 +452,15 @@ def search(
     out: Path,
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> list[dict[str, float]]:
-    """Train with early stopping on validation's MRR; the rows of :attr:`Fitting.history`."""
+    """Train with early stopping on validation's MRR.
+
+    Args:
+        make, split, config, extra: as for :func:`fit`.
+        out: the folder of this phase alone.
+
+    Returns:
+        The rows of :attr:`Fitting.history`.
+    """
     done = out / "history.json"
     if done.exists():
         rows: list[dict[str, float]] = json.loads(done.read_text(encoding="utf-8"))
@@ -471,7 +479,16 @@ def refit(
     steps: int,
     extra: Callable[[Recommender], dict[str, Any]] = lambda model: {},
 ) -> Recommender:
-    """Train on the whole train parts for so many steps; the model in evaluation mode."""
+    """Train on the whole train parts.
+
+    Args:
+        make, split, config, extra: as for :func:`fit`.
+        out: the folder of this phase alone.
+        steps: of the optimiser.
+
+    Returns:
+        The model in evaluation mode.
+    """
     epochs = -(-steps // -(-len(split.train.prefixes()) // config.batch_size))
     _, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
     return model.eval()

@@ -27,7 +27,7 @@ SMALL = Composition(
     model=ModelConfig(channels=8),
     sequential=SequentialConfig(channels=8, layers=2),
 )
-BATCH = PARTS.fit.prefixes()[13::31]  # 13 histories of 1 to 13 steps: each part has padding
+BATCH = PARTS.fit.prefixes()[13::31]  # of 1 to 13 steps, more than parts: some are padded
 
 
 def drawn(module: nn.Module) -> None:
@@ -202,7 +202,7 @@ def test_a_layer_updates_every_node_by_the_formula(name, share):
     torch.testing.assert_close(layer(x, graph), LAYERS[name](layer, x, graph))
 
 
-def test_graphormer_takes_nodes_that_nothing_joins_as_far_and_large_degrees_as_the_largest():
+def test_graphormer_takes_the_unconnected_as_far_and_large_degrees_as_the_largest():
     schema = GraphSchema(("item",))
     ends = torch.tensor([[0, 1], [1, 2], [1, 3], [5, 6]]).T
     edges = torch.cat([ends, ends.flip(0)], 1)
