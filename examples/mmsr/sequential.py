@@ -237,8 +237,8 @@ class DIFSR(Sequential):
         e = \sum_{s \in \{item, position, modalities\}} \frac{Q_s x_s \cdot K_s x_s}{\sqrt d},
         \qquad x' = \mathrm{softmax}(e)\, V x_{item}
 
-    with :math:`d` the width of a head. Layers are normed at their inputs, as SASRec's here, where the
-    authors norm their outputs.
+    with :math:`d` the width of a head. Layers are normed at their inputs, as SASRec's here, where
+    the authors norm their outputs.
 
     Source: Xie et al., "Decoupled Side Information Fusion for Sequential Recommendation", SIGIR
     2022, arXiv 2204.11046, without its auxiliary loss on attributes.
