@@ -88,12 +88,13 @@ def train(
         "nodes": asdict(nodes),
         "model": asdict(model),
         "score": asdict(score),
-        "training": asdict(training.decisive()),
+        "training": asdict(training.figures()),
     }
     found = _data(data, sequences, modalities, generated)
     parts = split(found)
     print(described(found, parts), flush=True)
     parts.check()
+    training.check_processes()
     settings["fingerprint"] = fingerprint(found)
     zoo = Zoo(found)
     # Whether attributes were wanted is decided already.

@@ -61,9 +61,15 @@ def compare(
     Raises:
         ValueError: arrays are not equally long, there are none, or a metric is unknown.
     """
-    sizes = {len(ranks) for each in (ours, *others) for ranks in each} | {len(user)}
-    if not others or not all((ours, *others)) or len(sizes) != 1:
-        raise ValueError(f"ranks: expected some, all as long as user, got lengths {sorted(sizes)}")
+    named = {"ours": ours, **{f"others[{place}]": each for place, each in enumerate(others)}}
+    if not others:
+        raise ValueError("others: expected at least one, got none")
+    for name, seeds in named.items():
+        lengths = [len(ranks) for ranks in seeds]
+        if not lengths or set(lengths) != {len(user)}:
+            raise ValueError(
+                f"{name}: expected ranks as long as user, {len(user)}, got lengths {lengths}"
+            )
     mine, *theirs = (
         np.mean([[values(ranks, metric) for metric in metrics] for ranks in seeds], axis=0)
         for seeds in (ours, *others)

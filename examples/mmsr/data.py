@@ -153,7 +153,7 @@ def read(
 
 
 def fingerprint(data: Dataset) -> dict[str, str]:
-    """SHA-256 of the histories and of each modality's features."""
+    """SHA-256 of the histories and of each modality's features, whatever width they are kept in."""
     arrays: dict[str, tuple[np.ndarray, ...]] = {"sequences": (data.items, data.offsets)}
     for name, matrix in data.features.items():
         dense = isinstance(matrix, np.ndarray)

@@ -43,7 +43,7 @@ def demo(
     """
     began = time.perf_counter()
     folder = Path(out)
-    settings = {"generated": asdict(generated), "training": asdict(training.decisive())}
+    settings = {"generated": asdict(generated), "training": asdict(training.figures())}
     file = folder / "settings.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")).keys() != settings.keys():
         raise RunError(f"{out} holds a run that is no demo's; name another folder")

@@ -40,6 +40,8 @@ class Plan:
     def __post_init__(self) -> None:
         if not 1 <= self.trials <= len(TRIALS):
             raise ValueError(f"trials: expected 1 to {len(TRIALS)}, got {self.trials}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected some, each once, got {list(self.seeds)}")
 
     def entries(self) -> list[Entry]:
         """All rows of the table.
@@ -69,7 +71,7 @@ class Plan:
     def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
         """The data set on which a row's settings are tried, and which they are."""
         settings = self.deciding(entry).trials_here
-        if settings and self.trials > 1 and self.tried.folder != self.source.folder:
+        if settings and self.trials > 1 and not self.tried.same_folder(self.source):
             return Source(self.source.folder), settings
         return self.tried, TRIALS[: self.trials]
 

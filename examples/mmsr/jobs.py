@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 import traceback
@@ -50,6 +51,10 @@ class Source:
         other = Path(self.sequences).stem.removeprefix("sequences").strip("_")
         return Path(self.folder).name + ("_" + other if other else "")
 
+    def same_folder(self, other: Source) -> bool:
+        """Whether both are of one folder, whatever their sequences."""
+        return (self.folder and Path(self.folder)) == (other.folder and Path(other.folder))
+
 
 @dataclass(frozen=True)
 class Job:
@@ -72,7 +77,7 @@ class Job:
     @functools.cached_property
     def key(self) -> str:
         """A name for everything that decides the figures."""
-        training = replace(self.training.decisive(), progress=False)  # as the first records say
+        training = replace(self.training.figures(), progress=False)  # as in the first keys
         decides = [self.source.name, decisive(self.composition), decisive(training)]
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.composition.kind}-{digest}-seed{self.training.seed}"
@@ -100,13 +105,18 @@ class Desk:
         Args:
             source: what they are filed under.
             data: its data.
-            note: whether to take these from now on where there are no records yet.
+            note: whether to take these from now on where none are noted yet.
 
         Raises:
-            ValueError: the records are of other data.
+            ValueError: the records are of other data, or there are some and nothing tells of which.
         """
         file = self._data(source)
         found = fingerprint(data)
+        if not file.exists() and any(file.parent.glob("*-seed*.json")):
+            raise ValueError(
+                f"{file.parent} holds figures, but not {file.name}, which tells of what data; "
+                f"name another folder for results"
+            )
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else found
         other = [name for name in {**known, **found} if known.get(name) != found.get(name)]
         if other:
@@ -217,11 +227,14 @@ class Desk:
 
     def _folder(self, job: Job) -> Path:
         # A run must not go on over other data that go by the same name.
-        file = self._data(job.source)
+        return self.runs / f"{job.source.name}-{self._noted(job.source)}" / job.key
+
+    def _noted(self, source: Source) -> str:
+        """A digest of the data that a source's records are made from."""
+        file = self._data(source)
         if not file.exists():
-            self._open(job.source)  # which notes them
-        data = hashlib.sha256(file.read_bytes()).hexdigest()[:10]
-        return self.runs / f"{job.source.name}-{data}" / job.key
+            self.accept(source, open_source(source))
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
     @contextlib.contextmanager
     def _claimed(self, job: Job) -> Iterator[bool]:
@@ -264,7 +277,9 @@ def write_ranks(path: Path, ranks: np.ndarray, user: np.ndarray) -> None:
     """Keep ranks, whole or half numbers, in little room; those far behind as equally far."""
     twice = np.minimum(np.round(2 * ranks), np.iinfo(np.uint16).max).astype(np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, twice=twice, user=user.astype(np.int32))
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
+    np.savez_compressed(partial, twice=twice, user=user.astype(np.int32))
+    partial.replace(path)
 
 
 def read_ranks(path: Path) -> tuple[np.ndarray, np.ndarray]:

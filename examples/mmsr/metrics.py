@@ -69,7 +69,7 @@ def values(found: np.ndarray, metric: str) -> np.ndarray:
         metric: its name.
 
     Raises:
-        ValueError: it is another.
+        ValueError: the metric is unknown.
     """
     name, _, cutoff = metric.partition("@")
     if name not in METRICS or not cutoff.isdecimal():

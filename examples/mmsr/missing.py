@@ -21,8 +21,9 @@ class MissingConfig:
         modalities: those that may be dropped.
         share: of the steps that lose something.
         seed: of the draw.
-        which: of several modalities: ``"each"`` from a share of the steps of its own, ``"one"`` of
-            them, evenly drawn, from each of the same steps, or ``"all"`` from each of these.
+        which: of several modalities. ``"each"``: every one from a share of the steps of its own;
+            ``"one"``: from a share of the steps, one of them each time, evenly drawn; ``"all"``:
+            from these steps, all of them.
 
     Raises:
         ValueError: the share is not between 0 and 1, or ``which`` is another word.

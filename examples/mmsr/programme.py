@@ -89,7 +89,7 @@ def pictures(desk: Desk) -> None:
     """Draw every table of the page that has a trained row, beside its records."""
     for stage in _shown():
         plan = stage.plan()
-        if any(any(finished(plan, entry, desk)) for entry in plan.wanted()):
+        if _trained(plan, desk):
             draw(plan, desk)
 
 
@@ -116,20 +116,20 @@ def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     yield table(plan, desk, counts)
     if stage.table == "missing":
         yield dropped(plan, desk)
-    if any(any(finished(plan, entry, desk)) for entry in plan.wanted()):
+    trained = _trained(plan, desk)
+    if trained:
         yield f"![{TITLES[stage.table]}](results/{plan.source.name}/{stage.table}.png)"
     in_paper = {name for entry in plan.entries() for name in entry.paper}
     on_page = {other.data for other in STAGES if other.table == stage.table}
     if stage == _first(stage.table) and in_paper - on_page:
         yield printed(plan)
     for ours in ("MMSR, improved", "MMSR"):
-        if stage.table in COMPARED and _compared(plan, desk, ours):
+        if stage.table in COMPARED and ours in trained and len(trained) > 1:
             yield comparison(plan, desk, ours)
     if stage.table in ("recommenders", "updates") and (read := gates(plan, desk)):
         yield read
 
 
-def _compared(plan: Plan, desk: Desk, ours: str) -> bool:
-    """Whether a row is there, and another beside it."""
-    done = [entry.label for entry in plan.wanted() if any(finished(plan, entry, desk))]
-    return ours in done and len(done) > 1
+def _trained(plan: Plan, desk: Desk) -> list[str]:
+    """Labels of the rows that have a record."""
+    return [entry.label for entry in plan.wanted() if any(finished(plan, entry, desk))]

@@ -141,7 +141,7 @@ def gates(plan: Plan, desk: Desk) -> str:
 
 
 def dropped(plan: Plan, desk: Desk) -> str:
-    """HR@20 with modalities dropped, at test alone and in training too."""
+    """HR@20 of trained models with modalities dropped from the test histories alone."""
     lines = [
         f"| | dropped from | {' | '.join(MISSING)} |",
         "|---|---:|" + "---:|" * len(MISSING),
@@ -168,7 +168,7 @@ def draw(plan: Plan, desk: Desk) -> None:
 
 
 def curve(plan: Plan, desk: Desk, path: Path) -> None:
-    """Draw HR@20 against the share of steps that lose a modality, a panel for each modality."""
+    """Draw HR@20 against the share of steps that lose a modality, a panel for each kind."""
     import matplotlib.pyplot as plt
 
     entries = plan.wanted()
@@ -222,7 +222,7 @@ def bars(plan: Plan, desk: Desk, path: Path) -> None:
         axis.barh(
             [label for label, _ in rows],
             [np.mean(each) for each in values],
-            xerr=[np.std(each) for each in values],
+            xerr=[_deviation(each) for each in values],
             color="0.6",
         )
         axis.set_xlabel(f"{metric}, %")
@@ -260,4 +260,8 @@ def _cell(values: Sequence[float], digits: int = 2) -> str:
     if not values:
         return "not run"
     mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {_deviation(values):.{digits}f}"
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -73,26 +73,45 @@ class TrainingConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        least = {
-            **dict.fromkeys(("epochs", "patience", "batch_size", "accumulate"), 1),
-            **dict.fromkeys(("evaluation_batch_size", "devices"), 1),
-            **dict.fromkeys(("min_steps", "learning_rate", "weight_decay", "clip"), 0),
-            **dict.fromkeys(("workers", "threads"), 0),
-        }
-        for name, at_least in least.items():
-            if getattr(self, name) < at_least:
-                raise ValueError(f"{name}: expected at least {at_least}, got {getattr(self, name)}")
+        positive = (
+            "epochs",
+            "patience",
+            "batch_size",
+            "accumulate",
+            "evaluation_batch_size",
+            "devices",
+        )
+        others = "min_steps", "learning_rate", "weight_decay", "clip", "seed", "workers", "threads"
+        for least, names in ((1, positive), (0, others)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(
+                        f"{name}: expected at least {least}, got {getattr(self, name)}"
+                    )
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(
                 f"label_smoothing: expected a number between 0 and 1, got {self.label_smoothing}"
             )
 
-    def decisive(self) -> TrainingConfig:
+    def figures(self) -> TrainingConfig:
         """The same, with what does not decide any figure at its default."""
         default = TrainingConfig()
         return replace(
             self, workers=default.workers, threads=default.threads, progress=default.progress
         )
+
+    def check_processes(self) -> None:
+        """Make sure that torchrun, where it is at work, started as many processes as are meant.
+
+        Raises:
+            ValueError: it started another number.
+        """
+        started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if started > 1 and self.devices != started:
+            raise ValueError(
+                f"devices: expected {started}, the processes that torchrun started, "
+                f"got {self.devices}"
+            )
 
 
 class RunError(ValueError):
@@ -375,9 +394,9 @@ class StopAfter(L.Callback):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that is not heeded before so many steps.
+    """Early stopping that is not heeded before so many steps, though their epochs count.
 
-    Epochs without a better MRR until then count. Lightning's own ``min_steps`` only puts a stop
+    Lightning's own ``min_steps`` only puts a stop
     off: a plateau before it ends training there, even where MRR rises again.
 
     Args:
@@ -423,12 +442,7 @@ def fit(
     """
     out = Path(out)
     split.check()
-    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if started > 1 and config.devices != started:
-        raise ValueError(
-            f"devices: expected {started}, the processes that torchrun started, "
-            f"got {config.devices}"
-        )
+    config.check_processes()
     if config.threads:
         torch.set_num_threads(config.threads)
     history = search(make, split, config, out / "search", extra)
@@ -568,6 +582,6 @@ def write_json(path: Path, value: Any) -> None:
     """Whole or not at all, so that a file that is there can be trusted."""
     if rank_zero_only.rank != 0:
         return
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -96,6 +96,26 @@ def test_a_dry_run_leaves_nothing(folder, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_figures_of_unknown_data_are_no_ones(folder, tmp_path):
+    kept = tmp_path / "results" / "tiny"
+    kept.mkdir(parents=True)
+    (kept / "mmsr-0123456789-seed0.json").write_text("{}")
+    message = fails(["table", "smallest", f"--data={folder}", *places(tmp_path)])
+    assert "holds figures, but not data.json, which tells of what data" in message
+
+
+def test_seeds_are_different(folder, tmp_path):
+    message = fails(["table", "smallest", f"--data={folder}", "--seeds=[0, 0]", *places(tmp_path)])
+    assert message == "error: seeds: expected some, each once, got [0, 0]"
+
+
+def test_processes_are_counted_before_a_folder_is_taken(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    message = fails(["train", f"--data={folder}", f"--out={tmp_path / 'run'}", *TINY])
+    assert "devices: expected 2, the processes that torchrun started, got 1" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_number_of_trials_that_there_is_not(folder, tmp_path):
     message = fails(["table", "smallest", f"--data={folder}", "--trials=0", *places(tmp_path)])
     assert message == "error: trials: expected 1 to 4, got 0"

@@ -27,7 +27,7 @@ SMALL = Composition(
     model=ModelConfig(channels=8),
     sequential=SequentialConfig(channels=8, layers=2),
 )
-BATCH = PARTS.fit.prefixes()[13::31]  # of 1 to 13 steps, more than parts: some are padded
+BATCH = PARTS.fit.prefixes()[13::31]  # of 1 to 13 steps, so that most are padded
 
 
 def drawn(module: nn.Module) -> None:

@@ -45,6 +45,7 @@ def test_of_several_modalities_one_or_all() -> None:
     assert (a | b).mean() == pytest.approx(0.5, abs=0.1)
     assert a.sum() / (a | b).sum() == pytest.approx(0.5, abs=0.1)
     assert (all_[names[0]] == all_[names[1]]).all()
+    assert ((a | b) == all_[names[0]]).all()  # the same steps
     assert all_[names[0]].mean() == pytest.approx(0.5, abs=0.1)
     whole = MissingConfig(names, 1.0, which="one").absent(instances)
     assert (whole[names[0]] ^ whole[names[1]]).all()

@@ -294,10 +294,12 @@ def test_paired_differences_against_a_literal_resampling():
         assert [difference.low, difference.high] == pytest.approx(ends)
         assert difference.ahead == (difference.low > 0)
     assert [(each.mean, each.low, each.high, each.ahead) for each in same] == [(0, 0, 0, False)] * 2
-    with pytest.raises(ValueError, match="all as long as user"):
+    with pytest.raises(ValueError, match=r"others\[1\]: expected ranks as long as user, 200, got"):
         compare(ours, [theirs, [theirs[0][1:]]], user, ["HR@5"])
-    with pytest.raises(ValueError, match="expected some"):
+    with pytest.raises(ValueError, match=r"others\[1\]: .* got lengths \[\]"):
         compare(ours, [theirs, []], user, ["HR@5"])
+    with pytest.raises(ValueError, match="others: expected at least one, got none"):
+        compare(ours, [], user, ["HR@5"])
 
 
 def test_attributes_reach_a_table_only_where_a_row_asks(tmp_path):
@@ -379,12 +381,12 @@ def test_the_programme(tmp_path, monkeypatch, capsys):
     assert "| updates | shop | 6 | 0 | 0.0 and 6 not measured |" in printed
     assert "| all | | 7 | 0 | 0.0 and 7 not measured |" in printed  # they share their trials
     assert not (tmp_path / "results").exists()
-    done = []
-    monkeypatch.setattr(
-        Desk, "do", lambda self, job: done.append((job.source.name, job.trial)) or {"seconds": 1}
-    )
-    main(["programme", str(tmp_path / "root"), "--minutes=0", *places])
-    assert not done  # no minute, no job
+
+    def never(*_: object) -> None:
+        raise KeyboardInterrupt  # what no failed job stands for
+
+    monkeypatch.setattr(Desk, "do", never)
+    main(["programme", str(tmp_path / "root"), "--minutes=0", *places])  # no minute, no job
     assert (tmp_path / "results" / "shop" / "Markov.npz").exists()
 
 
