@@ -116,7 +116,7 @@ def train(
     rows["MMSR"] = record["test"]
     search = record["search"]
     print(
-        f"\n{table(rows)}\n\n"
+        f"\n{table(rows)}\n(percent of the test steps)\n\n"
         f"{search['steps']} steps, chosen by validation's MRR of {search['MRR']:.3f} "
         f"after epoch {search['epoch']}; {record['seconds_per_epoch']:.1f} s per epoch\n"
         f"model: {saved}"
@@ -148,9 +148,10 @@ def evaluate(
             f"{model} knows {trained.num_items} items, but {found.name} has {found.num_items}"
         )
     parts = split(found)
+    print(described(found, parts), flush=True)
     rows = judge_baselines(parts.train, found.num_items, parts.test)
     rows["MMSR"] = summarise(rank_all(trained.score, parts.test, batch_size))
-    print(table(rows))
+    print(f"\n{table(rows)}\n(percent of the test steps)")
 
 
 def recommend(model: str, history: list[int], top: int = 10) -> None:
@@ -219,6 +220,7 @@ def fill(
     counts = counted(opened[source], Path(results, source.name))
     print(f"\n{results_table(plan, desk, counts)}")
     draw(plan, desk)
+    print(f"\nrecords and picture: {Path(results, source.name)}")
     if failed:
         sys.exit("\n".join(["these jobs failed:", *failed]))
 
@@ -233,7 +235,7 @@ def programme(
     """Do all trainings behind RESULTS.md that are not done yet. May run beside itself.
 
     Args:
-        root: the folder of the data folders.
+        root: the folder of the data folders: scientific, toys, beauty, sports, scientific_missing.
         minutes: begin nothing new after so many.
         dry_run: print what is left to be done and how long it may take.
         runs: where unfinished jobs keep their checkpoints.
@@ -241,6 +243,9 @@ def programme(
     """
     desk = Desk(runs, results)
     plans = [stage.plan(root) for stage in STAGES]
+    missing = sorted({stage.data for stage in STAGES if not Path(root, stage.data).is_dir()})
+    if missing:
+        raise ValueError(f"root: expected a folder with {', '.join(missing)} in it, got {root}")
     for source in dict.fromkeys(plan.source for plan in plans):
         data = open_source(source)
         desk.accept(source, data, note=not dry_run)
@@ -259,7 +264,7 @@ def report(results: str = "examples/mmsr/results", out: str = str(PAGE)) -> None
 
     Args:
         results: where they are kept.
-        out: the file to be written.
+        out: the file to be written; pictures stay beside the records, wherever it is.
     """
     desk = Desk("", results)
     Path(out).write_text(page(desk), encoding="utf-8")

@@ -67,13 +67,13 @@ def demo(
     checkpoint.save(saved, model, data)
     rows = judge_baselines(parts.train, data.num_items, parts.test)
     rows["MMSR"] = record["test"]
-    print(f"\n{table(rows)}\n")
+    print(f"\n{table(rows)}\n(percent of the test steps)\n")
 
     loaded, names = checkpoint.load(saved)
     history = parts.test[:1].histories()[0].tolist()
     print("after")
     print("\n".join(f"             {item}  {data.name_of(item)}" for item in history))
-    print(f"comes, it would say (and {data.name_of(parts.test.targets[0])} came):")
+    print(f"the model recommends (and {data.name_of(parts.test.targets[0])} came next):")
     print(listing(recommend(loaded, history, top=5), names))
 
     picture = folder / "fusion_order.png"

@@ -114,8 +114,8 @@ def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     file = desk.results / plan.source.name / "counted.json"
     counts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     yield table(plan, desk, counts)
-    if stage.table == "missing":
-        yield dropped(plan, desk)
+    if stage.table == "missing" and (at_test := dropped(plan, desk)):
+        yield at_test
     trained = _trained(plan, desk)
     if trained:
         yield f"![{TITLES[stage.table]}](results/{plan.source.name}/{stage.table}.png)"

@@ -47,30 +47,38 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
     """
     data, entries = plan.source.name, plan.entries()
     of_paper = any(data in entry.paper for entry in entries)
-    entries = [entry for entry in entries if _in_table(entry, data)]
     lines = [
         f"| | {' | '.join(METRICS)} | seeds | MRR, validation |" + " the paper's |" * of_paper,
         "|---|" + "---:|" * (len(METRICS) + 2) + "---|" * of_paper,
     ]
+    without: dict[str, list[str]] = {}
     for entry in entries:
-        records = list(finished(plan, entry, desk))
-        validation = ""
-        if entry.counts is not None and entry.counts in counts:
-            cells = [f"{counts[entry.counts][metric]:.2f}" for metric in METRICS]
-            seeds = ""
-        elif entry.composition is None:
-            cells, seeds = ["" if entry.built else "not built", *[""] * (len(METRICS) - 1)], ""
-        elif not records:
-            cells, seeds = ["not run", *[""] * (len(METRICS) - 1)], "0"
-        else:
-            cells = [_cell([record["test"][metric] for record in records]) for metric in METRICS]
-            seeds = str(len(records))
-            validation = _cell([record["search"]["MRR"] for record in records])
-        cells += [seeds, validation]
+        cells, lack = _figures(entry, list(finished(plan, entry, desk)), counts)
+        if not cells and data not in entry.paper:
+            without.setdefault(lack, []).append(entry.label)
+            continue
+        cells = cells or [lack, *[""] * (len(METRICS) + 1)]
         if of_paper:
             cells.append(_printed(entry, data))
         lines.append(f"| {entry.label} | {' | '.join(cells)} |")
+    for lack in filter(None, without):
+        lines += ["", f"{lack.capitalize()}: {'; '.join(without[lack])}."]
     return "\n".join(lines)
+
+
+def _figures(
+    entry: Entry, records: Sequence[dict[str, Any]], counts: dict[str, dict[str, float]]
+) -> tuple[list[str], str]:
+    """A row's cells, or why there are none."""
+    if entry.counts is not None and entry.counts in counts:
+        return [*(f"{counts[entry.counts][metric]:.2f}" for metric in METRICS), "", ""], ""
+    if not records:
+        if entry.composition is None and entry.counts is None:
+            return [], "" if entry.built else "not built"
+        return [], "not run"
+    cells = [_cell([record["test"][metric] for record in records]) for metric in METRICS]
+    validation = _cell([record["search"]["MRR"] for record in records])
+    return [*cells, str(len(records)), validation], ""
 
 
 def printed(plan: Plan) -> str:
@@ -87,11 +95,6 @@ def printed(plan: Plan) -> str:
 
 def _printed(entry: Entry, data: str) -> str:
     return " / ".join(f"{value:.2f}" for value in entry.paper.get(data, ()))
-
-
-def _in_table(entry: Entry, data: str) -> bool:
-    ours = entry.composition is not None or entry.counts is not None
-    return ours or not entry.built or data in entry.paper
 
 
 def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[dict[str, Any]]:
@@ -141,7 +144,7 @@ def gates(plan: Plan, desk: Desk) -> str:
 
 
 def dropped(plan: Plan, desk: Desk) -> str:
-    """HR@20 of trained models with modalities dropped from the test histories alone."""
+    """HR@20 of trained models with modalities dropped at test alone; empty if none is known."""
     lines = [
         f"| | dropped from | {' | '.join(MISSING)} |",
         "|---|---:|" + "---:|" * len(MISSING),
@@ -158,7 +161,7 @@ def dropped(plan: Plan, desk: Desk) -> str:
                 case = replace(kind, share=share)
                 cells.append(_cell([dropped_cases(record)[case]["HR@20"] for record in records]))
             lines.append(f"| {entry.label}, at test | {share:.0%} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def draw(plan: Plan, desk: Desk) -> None:

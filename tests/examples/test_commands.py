@@ -294,7 +294,7 @@ def test_demo(tmp_path, capsys):
     main(arguments)
     first = capsys.readouterr().out
     assert list(rows(first)) == ["popularity", "Markov", "MMSR"]
-    assert "comes, it would say" in first
+    assert "the model recommends (and " in first
     assert (tmp_path / "fusion_order.png").read_bytes().startswith(b"\x89PNG")
     main(arguments)  # an earlier demo's folder is replaced
     assert rows(capsys.readouterr().out) == rows(first)
