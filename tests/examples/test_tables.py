@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -34,6 +36,16 @@ GENERATED = Source()
 def plan(name: str, **changes: object) -> Plan:
     settings = {"seeds": (0,), "trials": 1, "training": QUICK, **changes}
     return Plan(name, GENERATED, GENERATED, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
+    """Figures that would have been closed, to be looked at."""
+    close, kept = plt.close, []
+    monkeypatch.setattr(plt, "close", kept.append)
+    yield kept
+    for figure in kept:
+        close(figure)
 
 
 def setting_of(job: Job) -> Setting:
@@ -235,7 +247,7 @@ def test_every_row_of_every_table_can_be_built():
     assert sum(isinstance(model, MMSR) for model in built.values()) > 30
 
 
-def test_dropped_modalities_have_their_table_and_curve(tmp_path, monkeypatch):
+def test_dropped_modalities_have_their_table_and_curve(tmp_path, figures):
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     label = "SASRec, early fusion"
     asked = plan("missing", rows=(label, f"{label}, both missing from 50% in training too"))
@@ -244,8 +256,6 @@ def test_dropped_modalities_have_their_table_and_curve(tmp_path, monkeypatch):
     assert [cell.strip() for cell in head.split("|")[3:-1]] == ["image", "text", "either", "both"]
     assert [row.split("|")[2].strip() for row in rows] == ["0 %", "30%", "50%", "70%", "100%"]
     assert len({row.split("|")[3] for row in rows}) > 1
-    figures = []
-    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
     curve(asked, desk, tmp_path / "curve.png")
     panels = {axis.get_title(): axis.get_lines() for axis in figures[0].axes}
     assert list(panels) == ["image", "text", "either", "both"]
@@ -332,7 +342,7 @@ def fake_records(stage: programme.Stage, desk: Desk, rng: np.random.Generator) -
                 jobs.write_ranks(path.with_suffix(".npz"), ranks, np.arange(50) // 2)
 
 
-def test_the_page_and_its_pictures(tmp_path, monkeypatch):
+def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
     rows = ("MMSR", "synchronous")
     stages = (
         programme.Stage("shop", "updates", rows, (0, 1)),
@@ -341,8 +351,6 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr(programme, "STAGES", stages)
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     fake_records(stages[0], desk, np.random.default_rng(0))
-    figures = []
-    monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
     main(["results", f"--results={desk.results}", f"--out={tmp_path / 'PAGE.md'}"])
     text = (tmp_path / "PAGE.md").read_text()
     assert text.startswith("# Results")
