@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from examples.mmsr.data import Dataset
-from examples.mmsr.items import ItemFeatures, reduced
+from examples.mmsr.items import ItemFeatures, ScoreConfig, reduced
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(size=(9, 12)).astype(np.float32)
@@ -74,3 +74,27 @@ def test_embeddings_are_left_out_in_training_alone() -> None:
 def test_no_modality() -> None:
     with pytest.raises(ValueError, match="features: expected those of at least one modality"):
         ItemFeatures({}, 4)
+
+
+@pytest.mark.parametrize("components", [2, 9])
+@pytest.mark.parametrize("known", [0, 1, 9])
+def test_features_that_tell_no_item_from_another_are_zero(known: int, components: int) -> None:
+    image = np.full((9, 4), np.nan, np.float32)
+    image[:known] = [1, 2, 3, 4]
+    data = Dataset("made", np.arange(9), np.array([0, 9]), 9, {"image": image})
+    rows = reduced(data, components)["image"]
+    assert rows.shape == (9, min(components, 4))
+    assert not rows.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("components", 0, "at least 1"),
+        ("id_dropout", 1.0, "at least 0 and below 1"),
+        ("similar", -1, "a number of steps"),
+    ],
+)
+def test_settings_of_scores_that_mean_nothing(name: str, value: float, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected {expected}, got {value}"):
+        ScoreConfig(**{name: value})

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples.mmsr.metrics import rank_all, ranks, summarise, table
+from examples.mmsr.metrics import rank_all, ranks, summarise, table, values
 from examples.mmsr.protocol import Instances
 
 
@@ -49,6 +49,12 @@ def test_summary_by_hand():
 def test_nothing_to_summarise():
     with pytest.raises(ValueError, match="there are no ranks to summarise"):
         summarise(np.empty(0))
+
+
+@pytest.mark.parametrize("metric", ["AUC@5", "HR", "HR@", "HR@five"])
+def test_a_metric_that_there_is_not(metric):
+    with pytest.raises(ValueError, match="metric: expected HR, MRR, NDCG @ a number, got"):
+        values(np.array([1.0, 2.0]), metric)
 
 
 def test_batches_give_the_ranks_of_one_call():
