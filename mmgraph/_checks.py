@@ -45,6 +45,11 @@ def heads(channels: int, heads: int) -> None:
         raise ValueError(f"heads: expected a divisor of channels {channels}, got {heads}")
 
 
+def number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__} {value!r}")
+
+
 def probability(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a probability, got {type(value).__name__} {value!r}")
@@ -79,15 +84,16 @@ def floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name}: expected floating-point numbers, got {value.dtype}")
 
 
-def integers(name: str, value: Tensor, expected: tuple[int | None, ...]) -> None:
+def integers(name: str, value: Tensor, expected: tuple[int | None, ...], meaning: str = "") -> None:
     instance(name, value, Tensor)
     if value.dtype not in _INTEGER_TYPES:
         raise TypeError(f"{name}: expected integers, got {value.dtype}")
-    shape(name, value, expected)
+    shape(name, value, expected, meaning)
 
 
 def index_range(name: str, value: Tensor, size: int | None) -> None:
     """Every value is in [0, size), or at least not negative where no size is given."""
+    value = value.long()  # in a narrower type, a size could wrap
     bad = value < 0 if size is None else (value < 0) | (value >= size)
     wanted = "0 or more" if size is None else f"0 to {size - 1}" if size else "no entries"
     first_bad(bad, lambda i: f"{name}[{i}]: expected {wanted}, got {int(value[i])}")

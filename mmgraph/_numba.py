@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 _log = logging.getLogger("mmgraph")
 
 
@@ -35,6 +37,9 @@ class Compiled:
         import numba
         from numba.core import event
 
+        config: Any = numba.config
+        if config.DISABLE_JIT:  # as debuggers and coverage want it
+            return self._interpreted
         typeof: Callable[..., Any] = numba.typeof
 
         signature = tuple(typeof(argument) for argument in arguments)
@@ -49,6 +54,10 @@ class Compiled:
         compiled.disable_compile()
         result: Callable[..., Any] = compiled
         return result
+
+    def _interpreted(self, *arguments: Any) -> Any:
+        with np.errstate(over="ignore"):  # compiled code wraps around
+            return self._function(*arguments)
 
 
 def callback(function: Callable[[int], None], purpose: str) -> Any:

@@ -90,7 +90,7 @@ def _check_edges(graph: SequenceGraph) -> None:
 
 def _check_occurrences(graph: SequenceGraph) -> None:
     items = int((graph.node_type == 0).sum())
-    bounds = torch.tensor([0, items])
+    bounds = torch.tensor([0, items], device="cpu")
     _check_steps(graph.step_node, graph.step_ptr, graph.batch, graph.num_graphs, bounds)
     node, position = graph.occurrence_node, graph.occurrence_position
     check.shape("occurrence_node", node, (None,))

@@ -171,7 +171,7 @@ class SequenceGraphBuilder:
             *(nodes + 1, *(homogeneous,) * 5),
             *(nodes + 1, *(heterogeneous,) * 5),
         ]
-        made = [torch.empty(size, dtype=torch.int64) for size in sizes]
+        made = [torch.empty(size, dtype=torch.int64, device="cpu") for size in sizes]
         fill(
             counts,
             *found[2:],
@@ -192,7 +192,7 @@ class SequenceGraphBuilder:
             return EdgeSet(ptr, index, centre, ids, relation, num_relations, transpose, order)
 
         num_relations = self.schema.num_relations
-        type_ptr = torch.zeros(self.schema.num_types + 1, dtype=torch.int64)
+        type_ptr = torch.zeros(self.schema.num_types + 1, dtype=torch.int64, device="cpu")
         np.cumsum(counts.sum(axis=0), out=type_ptr.numpy()[1:])
         return SequenceGraph(
             schema=self.schema,
@@ -216,7 +216,13 @@ class SequenceGraphBuilder:
                 step_node,
                 step_batch,
                 step_id,
-                transpose=EdgeSet(by_item_ptr, by_item_graph, by_item_node, by_item_step),
+                transpose=EdgeSet(
+                    by_item_ptr,
+                    by_item_graph,
+                    by_item_node,
+                    by_item_step,
+                    sources=None if num_graphs == nodes else num_graphs,
+                ),
             ),
             id_bounds=tuple(bounds.tolist()),
             num_positions=int(lengths.max()) if num_graphs else 0,
@@ -282,14 +288,15 @@ class SequenceGraphBuilder:
     def _check_items(self, values: Ints, offsets: Ints) -> None:
         if not values.size:
             return
-        bound = self.num_items
-        if values.min() >= 0 and (bound is None or values.max() < bound):
+        # One more than an id must be a number, too: it is what a graph's `id_bounds` hold.
+        bound = _LARGEST if self.num_items is None else self.num_items
+        if values.min() >= 0 and values.max() < bound:
             return
-        bad = values < 0 if bound is None else (values < 0) | (values >= bound)
+        bad = (values < 0) | (values >= bound)
         step = int(bad.argmax())
         history = int(np.searchsorted(offsets, step, side="right")) - 1
         within = step - int(offsets[history])
-        wanted = "0 or more" if bound is None else f"0 to {bound - 1}"
+        wanted = "0 or more" if values[step] < 0 and self.num_items is None else f"0 to {bound - 1}"
         raise ValueError(
             f"histories[{history}], step {within}: expected an item from {wanted}, "
             f"got {int(values[step])}"
@@ -313,19 +320,19 @@ def _codes_table(name: str, codes: Any) -> Tensor:
 
 
 def _check_codes(name: str, table: Tensor) -> None:
-    if table.numel() and int(table.min()) < -1:
-        row, column = (table < -1).nonzero()[0].tolist()
+    if table.numel() and (int(table.min()) < -1 or int(table.max()) == _LARGEST):
+        row, column = ((table < -1) | (table == _LARGEST)).nonzero()[0].tolist()
         raise ValueError(
-            f"{name}[{row}, {column}]: expected a code of 0 or more, or -1 for a missing one, "
-            f"got {int(table[row, column])}"
+            f"{name}[{row}, {column}]: expected a code of 0 or more, below {_LARGEST}, or -1 for "
+            f"a missing one, got {int(table[row, column])}"
         )
 
 
 def _joined(tables: list[Tensor]) -> tuple[Ints, Ints]:
     """All modalities' codes side by side, and where each modality's columns begin."""
     widths = [table.shape[1] for table in tables]
-    joined = torch.cat(tables, dim=1) if tables else torch.zeros(0, 0, dtype=torch.int64)
-    return joined.contiguous().numpy(), np.cumsum([0, *widths])
+    joined = torch.cat(tables, dim=1).contiguous().numpy() if tables else np.zeros((0, 0), np.int64)
+    return joined, np.cumsum([0, *widths])
 
 
 def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | None]:
@@ -344,7 +351,7 @@ def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | No
         return *_unnested("histories", histories, 1), None
     if isinstance(histories, Tensor | np.ndarray):
         return _unpadded(_array("histories", histories, 2, "iu"))
-    if isinstance(histories, str) or not isinstance(histories, Sequence):
+    if isinstance(histories, str | bytes | bytearray) or not isinstance(histories, Sequence):
         raise TypeError(
             "histories: expected a list of sequences, a padded tensor, a jagged nested tensor or "
             f"a tuple (values, offsets), got {type(histories).__name__}"
@@ -353,14 +360,21 @@ def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | No
 
 
 _KINDS = {"iu": "integers", "b": "booleans"}
+_LARGEST = np.iinfo(np.int64).max
 
 
 def _array(name: str, value: Any, dim: int, kinds: str) -> NDArray[Any]:
     """A contiguous, writable array of one of NumPy's kinds, without a copy where it is one."""
     if isinstance(value, Tensor):
-        if value.is_nested:
-            raise TypeError(f"{name}: expected a plain tensor, got a nested one")
-        value = value.detach().cpu().numpy()
+        if value.is_nested or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else str(value.layout)
+            raise TypeError(f"{name}: expected a plain tensor, got a {kind} one")
+        if value.numel() and (value.is_floating_point() or value.is_complex()):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise TypeError(f"{name}: expected {_KINDS[kinds]}, got {kind}")
+        value = (value if value.numel() else value.bool()).detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a masked one")
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -372,6 +386,12 @@ def _array(name: str, value: Any, dim: int, kinds: str) -> NDArray[Any]:
     if array.ndim != dim:
         raise ValueError(f"{name}: expected {dim} dimensions, got shape {list(array.shape)}")
     if kinds == "iu":
+        if array.dtype == np.uint64 and array.max(initial=0) > _LARGEST:
+            place = np.unravel_index(int((array > _LARGEST).argmax()), array.shape)
+            raise ValueError(
+                f"{name}[{', '.join(map(str, place))}]: expected at most {_LARGEST}, "
+                f"got {array[place]}"
+            )
         array = array.astype(np.int64, copy=False)
     required: NDArray[Any] = np.require(array, requirements=["C", "W"])
     return required
@@ -398,6 +418,8 @@ def _unnested(name: str, nested: Tensor, dim: int, kinds: str = "iu") -> tuple[A
             f"{name}: expected a nested tensor with layout=torch.jagged, got {nested.layout}"
         )
     rows = [row.detach().cpu() for row in nested.unbind()]
+    if not rows:
+        return _listed(name, rows, dim, kinds)
     if rows[0].dim() != dim:
         raise ValueError(f"{name}: expected {dim + 1} dimensions, got {rows[0].dim() + 1}")
     return _array(name, torch.cat(rows), dim, kinds), np.cumsum([0, *map(len, rows)])
@@ -412,7 +434,8 @@ def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, 
             array = np.array(flat)
         except (ValueError, OverflowError):
             array = np.empty(0, object)
-        if not flat or (array.ndim == 1 and array.dtype.kind in kinds):
+        fits = array.dtype.kind in kinds and array.dtype != np.uint64
+        if not flat or (array.ndim == 1 and fits):
             array = array.astype(np.bool_ if kinds == "b" else np.int64, copy=False)
             return array, np.cumsum([0, *lengths])
     # Arrays, tensors, or something wrong: row by row, to name the first that is.
@@ -420,7 +443,7 @@ def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, 
     for number, row in enumerate(rows):
         if (
             not isinstance(row, Sequence | np.ndarray | Tensor)
-            or isinstance(row, str)
+            or isinstance(row, str | bytes | bytearray)
             or getattr(row, "ndim", 1) == 0
         ):
             raise TypeError(

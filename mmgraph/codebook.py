@@ -161,8 +161,8 @@ class ModalityCodebook:
             ImportError: if scikit-learn is missing.
             TypeError: if the features are of another kind.
             ValueError: if a row is partly NaN, infinite or (cosine) zero, naming the first such
-                row; if there are fewer rows, or fewer distinct rows, than ``num_codes``; or if
-                ``components`` exceeds the number of rows or features.
+                row; if there are fewer rows than ``num_codes``, or fewer distinct ones (cosine:
+                directions); or if ``components`` exceeds the number of rows or features.
         """
         _require("sklearn", "ModalityCodebook.fit")
         given = _Features.read(features, self.metric)
@@ -355,12 +355,12 @@ class ModalityCodebook:
             )
         distinct = set()
         for row in range(count):
-            distinct.add(_row_bytes(rows, row))
+            distinct.add(_row_bytes(rows, row, self.metric))
             if len(distinct) == self.num_codes:
                 return
         raise ValueError(
-            f"features: expected at least num_codes = {self.num_codes} distinct rows, "
-            f"got {len(distinct)}"
+            f"features: expected at least num_codes = {self.num_codes} distinct "
+            f"{'directions' if self.metric == 'cosine' else 'rows'}, got {len(distinct)}"
         )
 
     def _fit_compression(
@@ -439,7 +439,8 @@ class _Features:
         kind = type(features).__name__
         if isinstance(features, Tensor):
             features = _from_tensor(features)
-        if not (isinstance(features, np.ndarray) or _is_sparse(features)):
+        other = isinstance(features, np.matrix | np.ma.MaskedArray)
+        if other or not (isinstance(features, np.ndarray) or _is_sparse(features)):
             raise TypeError(
                 f"features: expected a tensor, a NumPy array or a SciPy sparse matrix, got {kind}"
             )
@@ -621,11 +622,18 @@ def _lengths(rows: Any) -> npt.NDArray[np.float64]:
     return lengths
 
 
-def _row_bytes(rows: Any, row: int) -> bytes:
-    if not _is_sparse(rows):
-        return bytes(rows[row].tobytes())
-    entries = slice(rows.indptr[row], rows.indptr[row + 1])
-    return bytes(rows.indices[entries].tobytes() + rows.data[entries].tobytes())
+def _row_bytes(rows: Any, row: int, metric: Metric) -> bytes:
+    """The same for rows that are equal or, under cosine, of one direction."""
+    where = b""
+    if _is_sparse(rows):
+        entries = slice(rows.indptr[row], rows.indptr[row + 1])
+        where, numbers = rows.indices[entries].tobytes(), rows.data[entries]
+    else:
+        numbers = rows[row]
+    if metric == "cosine":
+        numbers = numbers.astype(np.float64)
+        numbers = (numbers / np.linalg.norm(numbers)).astype(np.float32)
+    return bytes(where + (numbers + np.float32(0)).tobytes())  # which makes 0 of -0
 
 
 def _chunks(rows: npt.NDArray[np.int64], width: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -35,6 +35,8 @@ class EdgeSet:
             in a set that is itself a transpose. A symmetric set shares all but ``edge_id`` (each
             edge's reverse) with its transpose, which keeps no ``relation``: read the set's own at
             ``transpose.edge_id``.
+        sources: the number of nodes that may be neighbours, where neither ``transpose`` tells it
+            nor it is the number of centres: in a transpose between two sets of nodes.
         order: ``[N]``, the centres so that those with neighbours in common follow each other,
             which is how kernels go over them; ``None`` where nothing is known of that. A
             :class:`SequenceGraph` gives its nodes history by history.
@@ -48,6 +50,7 @@ class EdgeSet:
     num_relations: int = 0
     transpose: EdgeSet | None = None
     order: Tensor | None = None
+    sources: int | None = None
 
     @classmethod
     def from_edge_index(
@@ -72,6 +75,10 @@ class EdgeSet:
             ValueError: if a shape does not fit or an index is out of range.
         """
         both = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
+        if len(both) != 2:
+            raise ValueError(
+                f"num_nodes: expected a number or (neighbours, centres), got {num_nodes}"
+            )
         sources, targets = both
         check.positive("num_nodes", sources, least=0)
         check.positive("num_nodes", targets, least=0)
@@ -114,6 +121,7 @@ class EdgeSet:
             centre=index[reverse],
             edge_id=reverse,
             order=order,
+            sources=None if sources == targets else targets,
         )
         return cls(
             ptr=ptr_of(centre, targets),
@@ -139,7 +147,9 @@ class EdgeSet:
     @property
     def num_neighbours(self) -> int:
         """Number of nodes that may be neighbours (sources), with or without edges."""
-        return self.num_centres if self.transpose is None else self.transpose.num_centres
+        if self.transpose is not None:
+            return self.transpose.num_centres
+        return self.num_centres if self.sources is None else self.sources
 
     @property
     def device(self) -> torch.device:
@@ -167,7 +177,8 @@ class SequenceGraph:
     :class:`SequenceGraphBuilder` makes it from histories, :meth:`from_edges` from edges of one's
     own. Nodes are ordered by type and then by graph, so that a type's nodes are a slice; edges
     are sorted by centre and, inside a centre, by neighbour. Node states are not causal, since
-    ``next`` and ``both`` look ahead: one graph scores one prefix.
+    ``next`` and ``both`` look ahead: one graph scores one prefix. Copies (:meth:`to`, a pickle)
+    carry the attributes below and no others.
 
     Attributes:
         schema: names of node types and relations.
@@ -190,7 +201,8 @@ class SequenceGraph:
         step_edges: each history as a centre whose neighbours are its steps' item nodes, for
             readouts through :func:`mmgraph.kernels.aggregate`.
         id_bounds: per type, one more than the largest node id (0 without nodes); plain integers.
-        num_positions: the number of steps of the longest kept history; a plain integer.
+        num_positions: the number of steps of the longest kept history, or one more than the
+            largest position that ``from_edges`` was given beyond it; a plain integer.
     """
 
     schema: GraphSchema
@@ -258,6 +270,7 @@ class SequenceGraph:
                 an edge joins two graphs, or a built-in relation does not fit its edge's types.
         """
         check.instance("schema", schema, GraphSchema)
+        check.boolean("add_self", add_self)
         check.integers("node_type", node_type, (None,))
         num_nodes, device = node_type.shape[0], node_type.device
         node_type = node_type.long()
@@ -418,8 +431,8 @@ class SequenceGraph:
 
         Raises:
             TypeError: if an element is not a :class:`SequenceGraph`.
-            ValueError: if there is no graph, or schemas, devices or the presence of ``edge_attr``
-                differ.
+            ValueError: if there is no graph, or schemas, devices, or the presence or shape of
+                ``edge_attr`` differ.
         """
         graphs = list(graphs)
         if not graphs:
@@ -431,9 +444,17 @@ class SequenceGraph:
                 expected, got = getattr(first, name), getattr(graph, name)
                 if got != expected:
                     raise ValueError(f"graphs[{position}].{name}: expected {expected}, got {got}")
-            if (graph.edge_attr is None) != (first.edge_attr is None):
+            widths = [
+                None if g.edge_attr is None else g.edge_attr.shape[1:] for g in (first, graph)
+            ]
+            if None in widths and widths != [None, None]:
                 raise ValueError(
                     f"graphs[{position}].edge_attr: expected every graph to have it, or none"
+                )
+            if widths[0] != widths[1]:
+                raise ValueError(
+                    f"graphs[{position}].edge_attr: expected rows of {list(widths[0] or ())}, as "
+                    f"before, got rows of {list(widths[1] or ())}"
                 )
         device = first.device
         node_type = torch.cat([graph.node_type for graph in graphs])
@@ -508,8 +529,8 @@ class SequenceGraph:
             x: ``[N, ...]``, one row per node.
 
         Returns:
-            ``padded [B, L, ...]``, zeros after each history's end, ``L`` being the longest kept
-            history, and ``mask [B, L]``, true on steps.
+            ``padded [B, L, ...]``, zeros after each history's end, ``L`` being
+            ``num_positions``, and ``mask [B, L]``, true on steps.
         """
         values, offsets = self.steps(x)
         length = torch.arange(self.num_positions, device=self.device)
@@ -637,12 +658,9 @@ def _check_relations(
             f"{int(batch[index[e]])} and {int(batch[centre[e]])}"
         ),
     )
-    types = torch.arange(schema.num_types)
+    types = range(schema.num_types)
     expected = torch.tensor(
-        [
-            [schema.cross_relation_id(a, b) if a != b else -1 for b in types.tolist()]
-            for a in types.tolist()
-        ],
+        [[schema.cross_relation_id(a, b) if a != b else -1 for b in types] for a in types],
         device=edge_index.device,
     )[node_type[centre], node_type[index]]
     built_in = edge_type < schema.num_relations - len(schema.appended_relations)

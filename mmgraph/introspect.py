@@ -65,8 +65,11 @@ def _read(graph: SequenceGraph, nodes: ReadNodes | Tensor) -> Tensor:
         if nodes.dtype != torch.bool:
             raise TypeError(f"nodes: expected a boolean mask, got {nodes.dtype}")
         return nodes.to(graph.device)
+    expected = "nodes: expected 'last', 'steps' or a boolean mask"
+    if not isinstance(nodes, str):
+        raise TypeError(f"{expected}, got {type(nodes).__name__}")
     if nodes not in get_args(ReadNodes):
-        raise ValueError(f"nodes: expected 'last', 'steps' or a boolean mask, got {nodes!r}")
+        raise ValueError(f"{expected}, got {nodes!r}")
     read = torch.zeros(graph.num_nodes, dtype=torch.bool, device=graph.device)
     if nodes == "steps":
         read[graph.step_node] = True

@@ -54,7 +54,7 @@ class GraphCollator:
             samples: pairs ``(history, target)``, or mappings as described above.
 
         Returns:
-            The graph of all histories, and the targets ``[B]`` (int64).
+            The graph of all histories, and the targets ``[B]`` (int64), both on the CPU.
 
         Raises:
             TypeError: if a sample has another form or its target is no integer.
@@ -69,7 +69,7 @@ class GraphCollator:
             present=_per_history(parts, "present"),
             codes=_per_history(parts, "codes"),
         )
-        return graph, torch.tensor(targets, dtype=torch.int64)
+        return graph, torch.tensor(targets, dtype=torch.int64, device="cpu")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.builder})"
@@ -99,7 +99,19 @@ def _target(number: int, target: Any) -> int:
         raise TypeError(
             f"samples[{number}]: expected an integer target, got {type(value).__name__} {value!r}"
         )
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"samples[{number}]: expected a target that fits int64, got {value}")
     return int(value)
+
+
+def _length(number: int, history: Any) -> int:
+    try:
+        return len(history)
+    except TypeError:
+        raise TypeError(
+            f"samples[{number}]: expected a history as a sequence of steps, got "
+            f"{type(history).__name__}"
+        ) from None
 
 
 def _given(number: int, key: str, value: Any) -> Mapping[str, Any]:
@@ -121,7 +133,7 @@ def _per_history(parts: list[Mapping[str, Any]], key: str) -> dict[str, list[Any
             if name in own:
                 found[name].append(own[name])
             elif key == "present":
-                found[name].append([True] * len(part["history"]))
+                found[name].append([True] * _length(number, part["history"]))
             else:
                 raise ValueError(
                     f"samples[{number}]: expected codes[{name!r}], which other samples bring"

@@ -75,6 +75,7 @@ def history(
     import networkx as nx
 
     check.instance("graph", graph, SequenceGraph)
+    _check_axes(ax)
     one = graph[index].to("cpu")
     labels = _labels(one, names)
     places = _layout(one)
@@ -228,6 +229,7 @@ def fusion_order(
     import matplotlib.pyplot as plt
 
     check.instance("graph", graph, SequenceGraph)
+    _check_axes(ax)
     weights = _gate_weights(graph, gates)
     reached = [mask.cpu() for mask in _reached(graph, len(weights), readout)]
     modalities = graph.schema.modalities
@@ -286,6 +288,13 @@ class _Family(NamedTuple):
     colour: str
     arrow: str = "-"
     style: Literal["solid", "dashed", "dotted"] = "solid"
+
+
+def _check_axes(ax: Any) -> None:
+    from matplotlib.axes import Axes
+
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax: expected Matplotlib's Axes, got {type(ax).__name__}")
 
 
 def _families(one: SequenceGraph) -> list[_Family]:

@@ -139,6 +139,8 @@ class GraphSchema:
 def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"{argument}: expected a sequence of names, got the string {names!r}")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"{argument}: expected a sequence of names, got {type(names).__name__}")
     found: tuple[str, ...] = tuple(names)
     for position, name in enumerate(found):
         if not isinstance(name, str):

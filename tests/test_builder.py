@@ -590,3 +590,65 @@ def test_compiling_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         "compiling a test, once; this takes some seconds"
     ]
+
+
+@pytest.mark.parametrize(
+    ("histories", "error", "words"),
+    [
+        (np.ma.masked_array([[0, 1]], mask=[[0, 1]]), TypeError, "plain array, got a masked one"),
+        (
+            np.array([[0, 2**64 - 1]], np.uint64),
+            ValueError,
+            r"\[0, 1\]: .* got 18446744073709551615",
+        ),
+        ([[2**63]], ValueError, r"histories\[0\]\[0\]: .* got 9223372036854775808"),
+        (
+            [[2**63 - 1]],
+            ValueError,
+            "an item from 0 to 9223372036854775806, got 9223372036854775807",
+        ),
+        ([b"ab"], TypeError, r"histories\[0\]: expected a sequence of steps, got bytes"),
+        (torch.zeros(1, 2, dtype=torch.bfloat16), TypeError, "expected integers, got bfloat16"),
+        (
+            torch.zeros(1, 2).long().to_sparse(),
+            TypeError,
+            "expected a plain tensor, got a torch.sp",
+        ),
+    ],
+)
+def test_what_only_looks_like_items(histories: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        SequenceGraphBuilder(GraphSchema(("item",)))(histories)
+
+
+def test_the_largest_id_and_code() -> None:
+    builder = SequenceGraphBuilder(GraphSchema(("item", "image")))
+    largest = 2**63 - 2
+    graph = builder([[largest]], codes={"image": torch.tensor([[largest]])}).validate()
+    assert graph.id_bounds == (2**63 - 1,) * 2
+    with pytest.raises(ValueError, match=r"codes\['image'\]\[0, 0\]: .* got 9223372036854775807"):
+        builder([[0]], codes={"image": torch.tensor([[2**63 - 1]])})
+
+
+def test_no_histories_in_a_nested_tensor() -> None:
+    nothing = torch.empty(0, dtype=torch.long)
+    nested = torch.nested.nested_tensor_from_jagged(nothing, torch.tensor([0]))
+    assert SequenceGraphBuilder(GraphSchema(("item",)))(nested).num_graphs == 0
+
+
+def test_the_graph_is_on_the_cpu_whatever_the_default_device() -> None:
+    expected = draw_builder(0)(HISTORIES)
+    with torch.device("meta"):
+        assert_same(draw_builder(0)(HISTORIES).validate(), expected)
+        SequenceGraphBuilder(GraphSchema(("item",)))([[0]]).validate()
+
+
+def test_builds_without_compiling() -> None:
+    code = (
+        "import torch, mmgraph\n"
+        "schema = mmgraph.GraphSchema(('item', 'image'))\n"
+        "codes = {'image': torch.tensor([[0], [1], [0]])}\n"
+        "mmgraph.SequenceGraphBuilder(schema, codes)([[0, 1, 2, 1], [2]]).validate()\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)

@@ -433,8 +433,8 @@ def put_sparse(row, column, value):
         (np.zeros((5, 0)), r"features: expected shape .*got \[5, 0\]"),
         (dense(4), r"at least num_codes = 5 rows that are not missing, got 4"),
         (put(slice(4, None), np.nan), r"at least num_codes = 5 rows that are not missing, got 4"),
-        (np.ones((20, 3)), r"at least num_codes = 5 distinct rows, got 1"),
-        (sparse.csr_array(np.ones((20, 3))), r"at least num_codes = 5 distinct rows, got 1"),
+        (np.ones((20, 3)), r"at least num_codes = 5 distinct directions, got 1"),
+        (sparse.csr_array(np.ones((20, 3))), r"at least num_codes = 5 distinct directions, got 1"),
         (dense(60, 2), r"components: expected at most .*missing, 60, and of features, 2, got 3"),
     ],
 )
@@ -549,3 +549,14 @@ def test_repr():
     assert "ModalityCodebook(4, k=2, metric='cosine', components=3" in repr(codebook)
     assert "not fitted" in repr(codebook)
     assert "12 features" in repr(codebook.fit(dense()))
+
+
+def test_rows_count_as_distinct_only_where_codes_can_tell_them_apart():
+    with pytest.raises(ValueError, match="2 distinct rows, got 1"):
+        ModalityCodebook(2, metric="euclidean").fit(np.array([[0.0, 1], [-0.0, 1], [0, 1]]))
+    along = np.outer([1.0, 2, 3, 4], [1.0, 1])
+    for features in (along, sparse.csr_array(along)):
+        with pytest.raises(ValueError, match="3 distinct directions, got 1"):
+            ModalityCodebook(3).fit(features)
+    with pytest.raises(TypeError, match=r"features: expected a tensor, .* got MaskedArray"):
+        ModalityCodebook(2).fit(np.ma.masked_array(along))

@@ -633,3 +633,30 @@ class TestValidate:
         wrong = replace(draw_graph(0), schema=GraphSchema(("item", "text", "image", "sound")))
         with pytest.raises(ValueError, match=r"edge_type\[\d+\]: relation|type_ptr: expected"):
             wrong.validate()
+
+
+def test_narrow_integers_are_indices_like_any_other() -> None:
+    edge_index = torch.tensor([[0, 1], [1, 0]], dtype=torch.int8)
+    assert EdgeSet.from_edge_index(edge_index, 200).num_centres == 200
+    with pytest.raises(ValueError, match=r"edge_index\[0\]\[0\]: expected 0 to 299, got -1"):
+        EdgeSet.from_edge_index(-1 - edge_index, 300)
+    with pytest.raises(
+        ValueError, match=r"num_nodes: expected a number or \(neighbours, centres\)"
+    ):
+        EdgeSet.from_edge_index(edge_index, (5, 2, 1))  # type: ignore[arg-type]
+
+
+def test_graphs_whose_edges_carry_other_shapes_do_not_collate() -> None:
+    def graph(*shape: int) -> SequenceGraph:
+        edges = torch.tensor([[0, 1], [1, 0]])
+        relations = torch.tensor([1, 2])
+        return SequenceGraph.from_edges(
+            GraphSchema(("item",)),
+            torch.zeros(2).long(),
+            edges,
+            relations,
+            edge_attr=torch.zeros(2, *shape),
+        )
+
+    with pytest.raises(ValueError, match=r"graphs\[1\].edge_attr: expected rows of \[3\]"):
+        SequenceGraph.collate([graph(3), graph(4)])

@@ -130,3 +130,11 @@ def test_wrong_arguments():
         reached_nodes(graph, 1, torch.zeros(graph.num_nodes, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"nodes: expected shape \[6\].*got \[3\]"):
         reached_nodes(graph, 1, torch.zeros(3, dtype=torch.bool))
+
+
+def test_a_mask_that_is_no_tensor_is_named() -> None:
+    graph = SequenceGraphBuilder(GraphSchema(("item",)))([[0, 1]])
+    with pytest.raises(
+        TypeError, match="nodes: expected 'last', 'steps' or a boolean mask, got nd"
+    ):
+        reached_nodes(graph, 1, graph.node_type.numpy() == 0)  # type: ignore[arg-type]

@@ -146,3 +146,17 @@ def test_wrong_builder() -> None:
         GraphCollator(SequenceGraphBuilder)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="builder: expected a SequenceGraphBuilder, got GraphSch"):
         GraphCollator(SCHEMA)  # type: ignore[arg-type]
+
+
+def test_samples_that_cannot_be_batched_are_named() -> None:
+    collate = GraphCollator(draw_builder(0))
+    mixed = [
+        {"history": 3, "target": 1},
+        {"history": [1], "target": 2, "present": {"image": [True]}},
+    ]
+    with pytest.raises(
+        TypeError, match=r"samples\[0\]: expected a history as a sequence .* got int"
+    ):
+        collate(mixed)
+    with pytest.raises(ValueError, match=r"samples\[1\]: expected a target that fits int64"):
+        collate([([1], 2), ([1], 2**70)])

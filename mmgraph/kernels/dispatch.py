@@ -76,10 +76,14 @@ class use_backend:
         if name not in _CHOICES:
             raise ValueError(f"name: expected one of {_CHOICES}, got {name!r}")
         _check_available(name)
-        self._previous = _set(name, f"use_backend({name!r})")
+        self._name = name
+        self._previous = [_set(name, f"use_backend({name!r})")]
+        self._entered = False
 
     def __enter__(self) -> None:
-        return None
+        if self._entered:  # before, too: the choice is made anew
+            self._previous.append(_set(self._name, f"use_backend({self._name!r})"))
+        self._entered = True
 
     def __exit__(
         self,
@@ -87,7 +91,7 @@ class use_backend:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _set(*self._previous)
+        _set(*self._previous.pop())
 
 
 def backend_report() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mmgraph.graph import EdgeSet
 
@@ -226,6 +227,10 @@ def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
     )
 
 
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None
+
+
 def _differentiate(name: str, backward: Callable[..., Any], context: Callable[..., None]) -> None:
     """Register an operator's derivative.
 
@@ -250,9 +255,15 @@ def _differentiate(name: str, backward: Callable[..., Any], context: Callable[..
             return None, *backward(ctx, *grads)
 
     def kernel(keys: Any, *inputs: Any) -> Any:
-        needed = torch.is_grad_enabled() and any(
-            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in inputs
-        )
+        tensors = [tensor for tensor in inputs if isinstance(tensor, Tensor)]
+        needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if (needed and torch._C._are_functorch_transforms_active()) or (
+            forward_ad._current_level >= 0 and any(map(_has_tangent, tensors))
+        ):
+            raise NotImplementedError(
+                f"mmgraph.{name}: the fused backend has reverse-mode derivatives by autograd "
+                f"alone; mmgraph.use_backend('torch') has forward mode and torch.func's"
+            )
         return Function.apply(keys, *inputs) if needed else below(keys, inputs)
 
     Function.__name__ = Function.__qualname__ = name

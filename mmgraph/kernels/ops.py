@@ -83,6 +83,8 @@ def edge_attention(
     """
     check.instance("edges", edges, EdgeSet)
     check.boolean("return_weights", return_weights)
+    if negative_slope is not None:
+        check.number("negative_slope", negative_slope)
     sources = edges.num_neighbours
     _check_rows("query", query, edges, (edges.num_centres, None, None), "centres, heads, channels")
     heads, channels = query.shape[-2:]
@@ -194,7 +196,7 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     check.instance("ptr", ptr, Tensor)
     if ptr.device.type != "cpu":
         raise ValueError(f"ptr: expected a tensor on the CPU, got one on {ptr.device}")
-    check.shape("ptr", ptr, (weight.shape[0] + 1,), "segments and one more")
+    check.integers("ptr", ptr, (weight.shape[0] + 1,), "segments and one more")
     out: Tensor = backend(x, weight).segment_matmul(x, ptr, weight)
     return out
 

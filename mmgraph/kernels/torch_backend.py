@@ -72,9 +72,9 @@ def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str)
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     check.offsets("ptr", ptr, x.shape[0])
-    return torch.cat(
-        [x[a:b] @ w for (a, b), w in zip(pairwise(ptr.tolist()), weight.unbind(), strict=True)]
-    )
+    bounds = pairwise(ptr.tolist())
+    parts = [x[a:b] @ w for (a, b), w in zip(bounds, weight.unbind(), strict=True)]
+    return torch.cat(parts) if parts else x @ weight.sum(0)  # no segments, and so no rows
 
 
 def rows_at(rows: Tensor, node: Tensor, edges: EdgeSet) -> Tensor:

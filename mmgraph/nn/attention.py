@@ -13,6 +13,7 @@ from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.kernels import edge_attention, segment_matmul
 from mmgraph.nn._edges import edge_dropout
 from mmgraph.nn._init import Factory, uniform_
+from mmgraph.nn._inputs import check_schema, check_states
 from mmgraph.schema import GraphSchema
 
 Scores = TypeVar("Scores")
@@ -37,6 +38,7 @@ class _TypedAttention(Module, Generic[Scores]):
         super().__init__()
         check.heads(channels, heads)
         check.instance("schema", schema, GraphSchema)
+        check.number("negative_slope", negative_slope)
         check.probability("dropout", dropout)
         self.channels, self.schema, self.heads = channels, schema, heads
         self.negative_slope, self.dropout = negative_slope, dropout
@@ -75,9 +77,8 @@ class _TypedAttention(Module, Generic[Scores]):
         return self.attend(scores, values, graph, return_attention)
 
     def _project(self, x: Tensor, weight: Tensor, graph: SequenceGraph) -> Tensor:
-        if graph.schema != self.schema:
-            raise ValueError(f"graph.schema: expected {self.schema}, got {graph.schema}")
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_schema(graph, self.schema)
+        check_states(x, graph, self.channels)
         return segment_matmul(x, graph.type_ptr, weight).view(-1, self.heads, self._head_channels)
 
     def _attend(
@@ -173,12 +174,6 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
         super().__init__(channels, schema, heads, value, negative_slope, dropout, factory)
         relations = len(schema.homogeneous_relations)
         self.relation = Parameter(torch.empty(relations, heads, self._head_channels, **factory))
-        # Which row of `relation` belongs to a relation id: needed only where ids have gaps.
-        self.register_buffer("_row", None, persistent=False)
-        if schema.appended_relations:
-            row = torch.zeros(schema.num_relations, dtype=torch.long, device=device)
-            row[list(schema.homogeneous_relations)] = torch.arange(relations, device=device)
-            self._row = row
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -196,8 +191,18 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Score the projected states, and sum the projected values by the weights."""
         check.boolean("return_attention", return_attention)
-        relation = self.relation if self._row is None else self.relation[self._row]
-        return self._attend(scores, scores, values, graph.homogeneous, relation, return_attention)
+        edges, relation = graph.homogeneous, self._by_relation_id()
+        return self._attend(scores, scores, values, edges, relation, return_attention)
+
+    def _by_relation_id(self) -> Tensor:
+        """``relation`` with rows of zeros at the ids of relations between modalities."""
+        appended = len(self.schema.appended_relations)
+        if not appended:
+            return self.relation
+        between = self.schema.num_relations - self.relation.shape[0]
+        built_in, own = self.relation[:-appended], self.relation[-appended:]
+        gap = self.relation.new_zeros(between, *self.relation.shape[1:])
+        return torch.cat([built_in, gap, own])
 
 
 class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mmgraph import _checks as check
 from mmgraph.graph import SequenceGraph
 from mmgraph.nn._init import Factory, uniform_
+from mmgraph.nn._inputs import check_schema
 from mmgraph.schema import GraphSchema
 
 
@@ -47,7 +48,7 @@ class FrozenFeatures:
 
     Args:
         features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
-            ``state_dict``.
+            ``state_dict``, which ``reset_parameters`` fills again after ``to_empty``.
 
     Raises:
         TypeError: if the features are not floating-point numbers.
@@ -86,6 +87,10 @@ class NodeEmbedding(Module):
     Shape:
         a :class:`~mmgraph.SequenceGraph` to ``[num_nodes, channels]``.
 
+    Note:
+        The position embeddings have no second derivatives: their mean is PyTorch's
+        ``embedding_bag``.
+
     Raises:
         TypeError: if an argument is not of its kind.
         ValueError: if a modality has no table or a table no modality, the centres' width is not
@@ -109,6 +114,10 @@ class NodeEmbedding(Module):
         check.positive("channels", channels)
         check.boolean("use_type", use_type)
         check.boolean("use_position", use_position)
+        if not isinstance(tables, Mapping):
+            raise TypeError(
+                f"tables: expected a mapping from modalities, got {type(tables).__name__}"
+            )
         if set(tables) != set(schema.modalities):
             raise ValueError(
                 f"tables: expected one for each of {schema.modalities}, got {tuple(tables)}"
@@ -136,7 +145,7 @@ class NodeEmbedding(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew; tables with centres start from them again."""
+        """Draw the parameters anew; tables with centres or features start from them again."""
         for table in self._tables.values():
             table.reset_parameters()
         for parameter in (self.type_embedding, self.position_embedding, self.weight):
@@ -188,8 +197,7 @@ class NodeEmbedding(Module):
         return rows
 
     def _check(self, graph: SequenceGraph) -> None:
-        if graph.schema != self.schema:
-            raise ValueError(f"graph.schema: expected {self.schema}, got {graph.schema}")
+        check_schema(graph, self.schema)
         if torch.compiler.is_compiling():  # a batch's bounds would be compiled in
             return
         ids = zip(self.schema.modalities, self._num_ids, graph.id_bounds, strict=True)
@@ -248,11 +256,14 @@ class _Projected(Module):
         super().__init__()
         self.num_ids, width = source.features.shape
         self.projection = Linear(width, channels, bias=False, **factory)
+        self._start = source.features
         features = source.features.to(self.projection.weight)
         self.register_buffer("features", features, persistent=False)
 
     def reset_parameters(self) -> None:
         self.projection.reset_parameters()
+        with torch.no_grad():
+            self.features.copy_(self._start)
 
     def forward(self, ids: Tensor | None) -> Tensor:
         rows = self.features if ids is None else self.features[ids]
@@ -274,6 +285,8 @@ def _table(
     factory: Factory,
 ) -> _Learned | _Projected:
     if isinstance(source, FrozenFeatures):
+        dtype = factory["dtype"] or torch.get_default_dtype()
+        _finite_matrix(f"tables[{modality!r}]", source.features.to(dtype))
         return _Projected(source, channels, factory)
     if isinstance(source, CodeCentres):
         num_ids, width = source.centres.shape

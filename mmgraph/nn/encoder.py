@@ -10,6 +10,7 @@ from torch.nn import Dropout, Module, ModuleList
 
 from mmgraph import _checks as check
 from mmgraph.graph import SequenceGraph
+from mmgraph.nn._inputs import check_states
 
 
 class GraphEncoder(Module):
@@ -50,6 +51,8 @@ class GraphEncoder(Module):
         norm: Module | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"layers: expected several blocks, got {type(layers).__name__}")
         layers = list(layers)
         if not layers:
             raise ValueError("layers: expected at least one block, got none")
@@ -66,7 +69,7 @@ class GraphEncoder(Module):
         self, x: Tensor, graph: SequenceGraph, return_gates: bool = False
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         check.boolean("return_gates", return_gates)
-        check.rows("x", x, graph.num_nodes, "one row per node")
+        check_states(x, graph)
         gates: list[Tensor] = []
         for position, layer in enumerate(self.layers):
             if return_gates:

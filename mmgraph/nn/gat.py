@@ -11,6 +11,7 @@ from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import edge_attention
 from mmgraph.nn._edges import Edges, check_edges, edge_dropout, select_edges
 from mmgraph.nn._init import Factory
+from mmgraph.nn._inputs import check_states
 
 
 class GAT(Module):
@@ -58,6 +59,7 @@ class GAT(Module):
         super().__init__()
         check.heads(channels, heads)
         check_edges(edges)
+        check.number("negative_slope", negative_slope)
         check.probability("dropout", dropout)
         factory = Factory(device=device, dtype=dtype)
         self.channels, self.heads, self.edges = channels, heads, edges
@@ -75,7 +77,7 @@ class GAT(Module):
         torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_states(x, graph, self.channels)
         value = (x @ self.weight).view(-1, self.heads, self.channels // self.heads)
         query, key = additive((value * self.centre).sum(-1), (value * self.neighbour).sum(-1))
         edges = select_edges(graph, self.edges)

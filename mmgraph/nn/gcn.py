@@ -11,6 +11,7 @@ from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import aggregate
 from mmgraph.nn._edges import Edges, check_edges, select_edges
 from mmgraph.nn._init import Factory
+from mmgraph.nn._inputs import check_states
 
 
 class GCN(Module):
@@ -62,7 +63,7 @@ class GCN(Module):
         torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_states(x, graph, self.channels)
         edges = select_edges(graph, self.edges)
         # The weight of an edge is a product of its ends': scale rows, not edges.
         norm = edges.ptr.diff().clamp(min=1).to(x.dtype).rsqrt().unsqueeze(1)

@@ -11,6 +11,7 @@ from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import aggregate
 from mmgraph.nn._edges import Edges, check_edges, select_edges
 from mmgraph.nn._init import uniform_
+from mmgraph.nn._inputs import check_states
 
 
 class GGNN(Module):
@@ -66,7 +67,7 @@ class GGNN(Module):
         self.cell.reset_parameters()
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_states(x, graph, self.channels)
         edges, cell = select_edges(graph, self.edges), self.cell
         for weight in self.weight:
             # A sum of products is the product of the sum, and so W_l joins the cell's own matrix:

@@ -10,6 +10,7 @@ from mmgraph import _checks as check
 from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import aggregate
 from mmgraph.nn._edges import Edges, check_edges, select_edges
+from mmgraph.nn._inputs import check_states
 
 
 class GraphSAGE(Module):
@@ -59,7 +60,7 @@ class GraphSAGE(Module):
         self.root.reset_parameters()
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_states(x, graph, self.channels)
         mean = aggregate(x.unsqueeze(1), select_edges(graph, self.edges), reduce="mean")
         out: Tensor = self.neighbours(mean.squeeze(1)) + self.root(x)
         return out

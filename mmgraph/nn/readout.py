@@ -12,6 +12,7 @@ from torch.nn import Linear, Module
 from mmgraph import _checks as check
 from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import aggregate
+from mmgraph.nn._inputs import check_states
 
 _READOUTS: dict[str, Callable[..., Any]] = {}
 
@@ -38,14 +39,19 @@ def register_readout(name: str) -> Callable[[_R], _R]:
         ...         return aggregate(x.unsqueeze(1), graph.step_edges).squeeze(1)
     """
     check.instance("name", name, str)
-    if name in _READOUTS:
-        raise ValueError(f"name: expected a new name, but {name!r} is registered already")
+    _check_new(name)
 
     def register(readout: _R) -> _R:
+        _check_new(name)  # another decorator may have taken it by now
         _READOUTS[name] = readout
         return readout
 
     return register
+
+
+def _check_new(name: str) -> None:
+    if name in _READOUTS:
+        raise ValueError(f"name: expected a new name, but {name!r} is registered already")
 
 
 def resolve_readout(name: str, **kwargs: Any) -> Any:
@@ -123,7 +129,12 @@ class Recent(Module):
         self.n = n
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        total = _over_steps(x, graph, weight=_is_recent(graph, self.n).to(x.dtype))
+        check_states(x, graph)
+        older = ~_is_recent(graph, self.n).unsqueeze(1)
+        # Filled in, not weighed: 0 times infinity is no zero.
+        steps = x.index_select(0, graph.step_node).masked_fill(older, 0)
+        total = x.new_zeros(graph.num_graphs, x.shape[1])
+        total = total.index_add(0, graph.step_edges.centre, steps)
         return total / graph.step_ptr.diff().clamp(1, self.n).unsqueeze(1)
 
     def extra_repr(self) -> str:
@@ -171,7 +182,7 @@ class SoftAttention(Module):
             module.reset_parameters()
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_states(x, graph, self.channels)
         last = _last(x, graph)
         steps, _ = graph.steps(self.step(x))
         per_step = self.last(last).index_select(0, graph.step_edges.centre)
@@ -185,10 +196,10 @@ class SoftAttention(Module):
 
 def _last(x: Tensor, graph: SequenceGraph) -> Tensor:
     """The row of each history's last step, and of no other: 0 times infinity is no zero."""
-    check.rows("x", x, graph.num_nodes, "one row per node")
+    check_states(x, graph)
     first, end = graph.step_ptr[:-1], graph.step_ptr[1:]
-    if graph.step_node.shape[0] == 0:
-        return x.new_zeros(graph.num_graphs, *x.shape[1:])
+    if graph.step_node.shape[0] == 0:  # zeros that are differentiable, as any result is
+        return x[:0].sum(0).expand(graph.num_graphs, -1)
     nodes = graph.step_node.index_select(0, (end - 1).clamp(min=0))
     return x.index_select(0, nodes).masked_fill((first == end).unsqueeze(1), 0)
 
@@ -199,7 +210,7 @@ def _over_steps(
     weight: Tensor | None = None,
     reduce: Literal["sum", "mean", "max"] = "sum",
 ) -> Tensor:
-    check.rows("x", x, graph.num_nodes, "one row per node")
+    check_states(x, graph)
     return aggregate(x.unsqueeze(1), graph.step_edges, weight, reduce).squeeze(1)
 
 

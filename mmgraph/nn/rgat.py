@@ -11,6 +11,7 @@ from mmgraph.graph import SequenceGraph
 from mmgraph.kernels import edge_attention
 from mmgraph.nn._edges import Edges, check_edges, edge_dropout, select_edges
 from mmgraph.nn._init import Factory
+from mmgraph.nn._inputs import check_schema, check_states
 from mmgraph.nn.gat import additive
 from mmgraph.schema import GraphSchema
 
@@ -66,6 +67,7 @@ class RGAT(Module):
         check.heads(channels, heads)
         check.instance("schema", schema, GraphSchema)
         check_edges(edges)
+        check.number("negative_slope", negative_slope)
         check.probability("dropout", dropout)
         factory = Factory(device=device, dtype=dtype)
         self.channels, self.schema, self.heads, self.edges = channels, schema, heads, edges
@@ -83,9 +85,8 @@ class RGAT(Module):
         torch.nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        if graph.schema != self.schema:
-            raise ValueError(f"graph.schema: expected {self.schema}, got {graph.schema}")
-        check.shape("x", x, (graph.num_nodes, self.channels), "nodes, channels")
+        check_schema(graph, self.schema)
+        check_states(x, graph, self.channels)
         projected = x @ self.weight
         query, key = additive(projected @ self.query, projected @ self.key)
         value = projected.view(*projected.shape[:2], self.heads, self.channels // self.heads)

@@ -16,6 +16,7 @@ from mmgraph.schema import GraphSchema
 
 ORDERS = ("both", "homogeneous-first", "heterogeneous-first")
 _STEPS = ("project_scores", "project_values", "attend")
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 class UpdateGate(Module):
@@ -66,8 +67,9 @@ class UpdateGate(Module):
         check.shape("a", a, (None, self.channels), "nodes, channels")
         check.shape("b", b, (a.shape[0], self.channels), "nodes and channels of a")
         weights = self.mlp(torch.cat([a, b], dim=1)).softmax(dim=1)
-        # Under autocast the weights come in its type, the candidates in their own.
-        return torch.lerp(b, a, weights[:, :1].to(a.dtype)), weights
+        # Under autocast the weights come in its type, and each candidate in its operator's.
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        return torch.lerp(b.to(dtype), a.to(dtype), weights[:, :1].to(dtype)), weights
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}"
@@ -90,8 +92,10 @@ class AsynchronousUpdate(Module):
     first pass's result.
 
     Each operator is any callable ``operator(score_state, value_state, graph)``. Where both have the
-    three steps ``project_scores``, ``project_values`` and ``attend``, every state is projected by
-    every matrix once: with a shared value matrix that makes six products per type.
+    three steps ``project_scores``, ``project_values`` and ``attend``, these are called in its
+    place, and every state is projected by every matrix once: with a shared value matrix that makes
+    six products per type. An operator with hooks, or with a ``forward`` of its own above steps that
+    it inherits, is called as a whole.
 
     Source: Hu et al., "Adaptive Multi-Modalities Fusion in Sequential Recommendation Systems",
     CIKM 2023, arXiv 2308.15980.
@@ -336,13 +340,29 @@ def _pair_of_passes(
     x: Tensor,
     graph: SequenceGraph,
 ) -> tuple[_Pass, _Pass]:
-    if not all(
-        callable(getattr(op, s, None)) for op in (homogeneous, heterogeneous) for s in _STEPS
-    ):
+    if not (_in_steps(homogeneous) and _in_steps(heterogeneous)):
         return _Pass(homogeneous, x, graph), _Pass(heterogeneous, x, graph)
     ho = _SteppedPass(homogeneous, x, graph, None)
     shared = _one_product(homogeneous, heterogeneous)
     return ho, _SteppedPass(heterogeneous, x, graph, ho.values if shared else None)
+
+
+def _in_steps(operator: Any) -> bool:
+    """Whether an operator's three steps do what its call does."""
+    if not all(callable(getattr(operator, step, None)) for step in _STEPS):
+        return False
+    if not isinstance(operator, Module):
+        return True
+    if "forward" in vars(operator) or any(getattr(operator, hooks) for hooks in _HOOKS):
+        return False
+    lineage = type(operator).__mro__
+    forward, *steps = (_youngest(lineage, name) for name in ("forward", *_STEPS))
+    return forward >= min(steps)
+
+
+def _youngest(lineage: tuple[type, ...], name: str) -> int:
+    """Where in a class's lineage, its own end first, a method is defined; its end if nowhere."""
+    return next((i for i, cls in enumerate(lineage) if name in vars(cls)), len(lineage))
 
 
 def _one_product(a: Any, b: Any) -> bool:

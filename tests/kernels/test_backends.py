@@ -604,3 +604,55 @@ def test_environment_variable_chooses(value: str, expected: str) -> None:
         text=True,
     )
     assert expected in done.stdout + done.stderr
+
+
+def test_derivatives_that_fused_lacks_are_refused_by_name() -> None:
+    edges = EdgeSet.from_edge_index(torch.tensor([[0, 1], [1, 0]]), 2)
+    x = torch.randn(2, 1, 3)
+
+    def run(x: Tensor) -> Tensor:
+        return kernels.aggregate(x, edges)
+
+    def dual() -> None:
+        with torch.autograd.forward_ad.dual_level():
+            run(torch.autograd.forward_ad.make_dual(x, x))
+
+    for call in (
+        dual,
+        lambda: torch.func.jvp(run, (x,), (x,)),
+        lambda: torch.func.grad(lambda x: run(x).sum())(x),
+    ):
+        with pytest.raises(NotImplementedError, match=r"use_backend\('torch'\) has forward mode"):
+            call()
+    with mmgraph.use_backend("torch"):
+        torch.testing.assert_close(torch.func.jvp(run, (x,), (x,))[1], run(x))
+        assert torch.equal(torch.func.grad(lambda x: run(x).sum())(x), torch.ones_like(x))
+
+
+def test_a_choice_of_backend_can_be_entered_again() -> None:
+    before = mmgraph.backend_report()["aggregate"]
+    chosen = mmgraph.use_backend("torch")
+    for _ in range(2):
+        with chosen, chosen:
+            assert mmgraph.backend_report()["aggregate"].startswith("torch: chosen")
+        assert mmgraph.backend_report()["aggregate"] == before
+
+
+def test_a_transpose_between_two_sets_of_nodes_is_an_edge_set() -> None:
+    edges = EdgeSet.from_edge_index(torch.tensor([[0, 1, 1], [0, 1, 4]]), (2, 5))
+    back = edges.transpose
+    assert back is not None
+    assert (back.num_centres, back.num_neighbours) == (2, 5)
+    x = torch.randn(5, 1, 3)
+    torch.testing.assert_close(kernels.aggregate(x, back)[1], x[1] + x[4])
+    with pytest.raises(ValueError, match=r"value: expected shape \[5, "):
+        kernels.aggregate(torch.randn(2, 1, 3), back)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_products_of_no_segment(backend: str) -> None:
+    with mmgraph.use_backend(backend):
+        out = kernels.segment_matmul(torch.zeros(0, 2), torch.tensor([0]), torch.zeros(0, 2, 3))
+        assert out.shape == (0, 3)
+        with pytest.raises(TypeError, match=r"ptr: expected integers, got torch.float32"):
+            kernels.segment_matmul(torch.zeros(1, 2), torch.tensor([0.0, 1]), torch.zeros(1, 2, 3))

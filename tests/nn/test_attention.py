@@ -186,3 +186,13 @@ def test_errors_say_what_was_expected(call: object, error: type, message: str) -
 
 GRAPH = draw_graph(7, count=2)
 X = torch.zeros(GRAPH.num_nodes, 6)
+
+
+def test_each_relation_has_its_row_where_ids_have_gaps() -> None:
+    schema = mmgraph.GraphSchema(("item", "image", "text"), relations=("bought", "seen"))
+    attention = HomogeneousAttention(4, schema)
+    rows = attention._by_relation_id()
+    assert rows.shape[0] == schema.num_relations
+    assert torch.equal(rows[list(schema.homogeneous_relations)], attention.relation)
+    with pytest.raises(TypeError, match="negative_slope: expected a number, got str 'a'"):
+        HomogeneousAttention(4, schema, negative_slope="a")  # type: ignore[arg-type]

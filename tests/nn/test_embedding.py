@@ -188,3 +188,37 @@ def test_a_batch_without_a_modality_is_valid() -> None:
 def test_errors_say_what_was_expected(call: object, error: type, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()  # type: ignore[operator]
+
+
+def test_what_stands_outside_of_the_state_comes_back_after_to_empty() -> None:
+    schema = mmgraph.GraphSchema(("item", "text"), relations=("bought", "seen"))
+    features = FrozenFeatures(torch.randn(4, 5))
+    graph = mmgraph.SequenceGraphBuilder(schema, {"text": torch.tensor([[0], [3], [-1]])})([[0, 1]])
+
+    def make(**factory: object) -> torch.nn.ModuleList:
+        tables = {"item": 3, "text": features}
+        embedding = NodeEmbedding(schema, tables, 8, 5, **factory)  # type: ignore[arg-type]
+        attention = mmgraph.nn.HomogeneousAttention(8, schema, **factory)  # type: ignore[arg-type]
+        return torch.nn.ModuleList([embedding, attention])
+
+    def run(modules: torch.nn.ModuleList) -> torch.Tensor:
+        embedding, attention = modules
+        x = embedding(graph)
+        result: torch.Tensor = attention(x, x, graph)
+        return result
+
+    first, second = make(), make(device="meta").to_empty(device="cpu")
+    for module in second:
+        module.reset_parameters()
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(run(first), run(second))
+
+
+def test_features_beyond_the_layers_type_are_named() -> None:
+    schema = mmgraph.GraphSchema(("item", "text"))
+    tables = {"item": 3, "text": FrozenFeatures(torch.full((4, 2), 1e5))}
+    with pytest.raises(ValueError, match=r"tables\['text'\]\[0\]: expected finite numbers"):
+        NodeEmbedding(schema, tables, 4, 5, dtype=torch.float16)
+    for wrong in (None, ("item", "text")):
+        with pytest.raises(TypeError, match="tables: expected a mapping from modalities, got"):
+            NodeEmbedding(schema, wrong, 4, 5)  # type: ignore[arg-type]

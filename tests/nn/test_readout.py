@@ -116,10 +116,51 @@ def test_a_readout_of_ones_own() -> None:
     ("call", "message"),
     [
         (lambda: Recent(0), "n: expected at least 1, got 0"),
-        (lambda: Last()(torch.zeros(1, 4), GRAPH), "x: expected one row per node, "),
+        *(
+            (lambda r=readout, s=shape: r(torch.zeros(s), GRAPH), "x: expected shape [")
+            for readout in (Last(), Mean(), Recent(2))
+            for shape in ((1, 4), (GRAPH.num_nodes,), (GRAPH.num_nodes, 4, 1))
+        ),
         (lambda: SoftAttention(3)(torch.zeros(GRAPH.num_nodes, 4), GRAPH), "x: expected shape ["),
     ],
 )
 def test_errors_say_what_was_expected(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         call()  # type: ignore[operator]
+
+
+def test_steps_that_are_not_recent_have_no_part() -> None:
+    x = torch.randn(GRAPH.num_nodes, CHANNELS)
+    expected = Recent(1)(x, GRAPH)
+    read = torch.zeros(GRAPH.num_nodes, dtype=torch.bool)
+    read[GRAPH.step_node[[3, 4, 9]]] = True
+    x[~read] = torch.inf
+    torch.testing.assert_close(Recent(1)(x, GRAPH), expected)
+    # A repeated item that is recent and old at once.
+    graph = draw_builder(1)([[2, 3, 2]])
+    x = torch.full((graph.num_nodes, CHANNELS), torch.inf)
+    assert (Recent(1)(x, graph) == torch.inf).all()
+
+
+def test_empty_histories_alone_keep_the_graph_of_gradients() -> None:
+    graph = draw_builder(1)([[], []])
+    for readout in (Last(), Mean(), Recent(2)):
+        x = torch.zeros(0, CHANNELS, requires_grad=True)
+        out = readout(x, graph)
+        assert out.requires_grad
+        assert torch.equal(out, torch.zeros(2, CHANNELS))
+        out.sum().backward()
+
+
+def test_two_decorators_cannot_take_one_name() -> None:
+    first, second = register_readout("test-twice"), register_readout("test-twice")
+    first(Mean)
+    with pytest.raises(ValueError, match="name: expected a new name, but 'test-twice'"):
+        second(Last)
+    assert isinstance(resolve_readout("test-twice"), Mean)
+
+
+def test_what_is_no_graph_is_named() -> None:
+    x = torch.zeros(GRAPH.num_nodes, CHANNELS)
+    with pytest.raises(TypeError, match="graph: expected a SequenceGraph, got Tensor"):
+        Last()(x, x)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from drawn import SCHEMA, draw_graph
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import mmgraph
 from mmgraph import SequenceGraph
 from mmgraph.nn import (
     AsynchronousUpdate,
@@ -231,3 +232,47 @@ def test_autocast(dtype: torch.dtype) -> None:
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
     (gradient,) = torch.autograd.grad(out.float().sum(), x)
     assert gradient.isfinite().all()
+
+
+class Sevens(HomogeneousAttention):
+    """A call of its own above steps that it inherits."""
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return super().forward(*arguments, **options) * 0 + 7
+
+
+def test_an_overridden_call_is_what_runs(graph: SequenceGraph, x: Tensor) -> None:
+    heterogeneous = HeterogeneousAttention(CHANNELS, SCHEMA)
+    for sevens in (Sevens(CHANNELS, SCHEMA), HomogeneousAttention(CHANNELS, SCHEMA)):
+        if not isinstance(sevens, Sevens):  # on the instance alone
+            sevens.forward = lambda score, value, graph: torch.full_like(value, 7.0)  # type: ignore[method-assign]
+        update = AsynchronousUpdate(sevens, heterogeneous, order="heterogeneous-first")
+        assert (update(x, graph) == 7).all()
+
+
+def test_hooks_of_an_operator_fire(graph: SequenceGraph, x: Tensor) -> None:
+    update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    expected = update(x, graph)
+    calls: list[Any] = []
+    handle = update.heterogeneous.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[attr-defined]
+    torch.testing.assert_close(update(x, graph), expected)
+    assert len(calls) == 2  # first and second
+    handle.remove()
+    assert torch.equal(update(x, graph), expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("invasive", [False, True])
+def test_the_gate_joins_what_autocast_made_different(
+    backend: str, invasive: bool, graph: SequenceGraph, x: Tensor
+) -> None:
+    update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, invasive=invasive)
+    expected = update(x, graph)
+    with mmgraph.use_backend(backend), torch.autocast("cpu", torch.bfloat16):
+        out = update(x, graph)
+    torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_an_encoder_takes_several_blocks() -> None:
+    with pytest.raises(TypeError, match="layers: expected several blocks, got UpdateGate"):
+        GraphEncoder(UpdateGate(CHANNELS))  # type: ignore[arg-type]
