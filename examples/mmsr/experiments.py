@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -70,7 +71,9 @@ class Plan:
 
     def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
         """The data set on which a row's settings are tried, and which they are."""
-        settings = self.deciding(entry).trials_here
+        deciding = self.deciding(entry)
+        folder = Path(self.source.folder or "").name
+        settings = deciding.trials_here + deciding.more_here.get(folder, ())
         if settings and self.trials > 1 and not self.tried.same_folder(self.source):
             return Source(self.source.folder), settings
         return self.tried, TRIALS[: self.trials]

@@ -25,7 +25,7 @@ from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.programme import PAGE, page
 from examples.mmsr.protocol import split
 from examples.mmsr.results import comparison, curve, dropped, table
-from examples.mmsr.tables import TABLES, TRIALS, TRIALS_HERE, Setting
+from examples.mmsr.tables import DROPOUTS, TABLES, TRIALS, TRIALS_HERE, Setting
 from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition, Zoo
 
@@ -107,12 +107,13 @@ def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
     asked = Plan("recommenders", there, other, rows=("MMSR", "MMSR, improved"))
     plain, improved = asked.wanted()
     assert asked.trying(plain) == (other, TRIALS)
-    assert asked.trying(improved) == (Source(str(tmp_path / "toys")), TRIALS_HERE)
+    toys = (*TRIALS_HERE, *DROPOUTS["toys"])
+    assert asked.trying(improved) == (Source(str(tmp_path / "toys")), toys)
     tried = asked.trials_of(improved)
-    assert [setting_of(job) for job in tried] == list(TRIALS_HERE)
+    assert [setting_of(job) for job in tried] == list(toys)
     assert {job.source.name for job in tried} == {"toys"}
     assert asked.finals_of(improved, Desk(tmp_path, tmp_path)) is None
-    alone = replace(improved, label="alone", trials_here=TRIALS_HERE[:1])  # taken as it is
+    alone = replace(improved, label="alone", trials_here=TRIALS_HERE[:1], more_here={})
     assert asked.trials_of(alone) == []
     finals = asked.finals_of(alone, Desk(tmp_path, tmp_path))
     assert [setting_of(job) for job in finals] == [TRIALS_HERE[0]] * 3
