@@ -171,6 +171,7 @@ class DictionaryBuilder:
                     by_item,
                     occurrence_node[item],
                     step_ptr[by_item] + position[item],
+                    sources=None if len(histories) == num_nodes else len(histories),
                 ),
             ),
             id_bounds=tuple(max(node_id[a:b], default=-1) + 1 for a, b in pairwise(type_ptr)),
