@@ -3,8 +3,11 @@
 A session is a walk through a shop: from an item, people mostly go on to one of a few others, and
 sometimes wander off. Items are the only modality. A gated graph network runs over each session's
 graph, a soft attention reads it out, and the product with the item table scores every item (Wu et
-al., "Session-based Recommendation with Graph Neural Networks", AAAI 2019, arXiv 1811.00855; its
-network has separate matrices for edges in and out, this one has a single one).
+al., "Session-based Recommendation with Graph Neural Networks", AAAI 2019, arXiv 1811.00855).
+
+It is simpler than SR-GNN, which has separate matrices for edges in and out and normalises both
+(`examples/mmsr/srgnn.py` has it so): here neighbours are summed whatever their direction, each node
+is its own neighbour, and the positions of items enter, as does a residual.
 
     python -m examples.session_recommender
 """
@@ -77,9 +80,7 @@ def main(sessions: int = 400, epochs: int = 6) -> tuple[float, float]:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     schema = mmgraph.GraphSchema(("item",))
-    builder = mmgraph.SequenceGraphBuilder(
-        schema, codes={}, num_items=NUM_ITEMS, max_length=MAX_LENGTH
-    )
+    builder = mmgraph.SequenceGraphBuilder(schema, num_items=NUM_ITEMS, max_length=MAX_LENGTH)
     collate = mmgraph.GraphCollator(builder)
     train, test = (
         DataLoader(instances(draw_sessions(n, generator)), 64, shuffle=s, collate_fn=collate)

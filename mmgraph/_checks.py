@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,13 @@ def boolean(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__} {value!r}")
 
 
-def positive(name: str, value: Any, *, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def positive(name: str, value: Any, *, least: int = 1) -> int:
+    """An int of Python's, whether it came as one or as NumPy's, such as ``array.max() + 1``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__} {value!r}")
     if value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
 
 
 def heads(channels: int, heads: int) -> None:

@@ -35,10 +35,11 @@ class SequenceGraphBuilder:
     the CPU.
 
     Args:
-        schema: the modalities; the first is the sequence's own.
-        codes: for each further modality, a LongTensor ``[num_items, k]`` of the items' codes, 0
-            or more; -1 = missing, and a code that is repeated in a row counts once. ``k`` may
-            differ between modalities. ``None``: every call brings the codes of its steps.
+        schema: the modalities; the first is the items'.
+        codes: for each further modality, the items' codes, a LongTensor or an array
+            ``[num_items, k]`` of numbers from 0, copied; -1 = missing, and a code that is repeated
+            in a row counts once. ``k`` may differ between modalities. ``None``: every call brings
+            the codes of its steps.
         num_items: items are below it; by default the number of rows of ``codes``, and without
             codes there is no bound.
         max_length: only the last ``max_length`` steps of a history count; all by default.
@@ -66,16 +67,14 @@ class SequenceGraphBuilder:
     ) -> None:
         check.instance("schema", schema, GraphSchema)
         if num_items is not None:
-            check.positive("num_items", num_items)
+            num_items = check.positive("num_items", num_items)
         if max_length is not None:
-            check.positive("max_length", max_length)
+            max_length = check.positive("max_length", max_length)
         self.schema = schema
         self.max_length = max_length
         self._others = schema.modalities[1:]
-        self._codes: dict[str, Tensor] | None = None
-        if codes is None:
-            self._codes = None if self._others else {}
-        else:
+        tables: list[Ints] = []
+        if codes is not None:
             self._check_names("codes", codes)
             missing = [name for name in self._others if name not in codes]
             if missing:
@@ -83,9 +82,9 @@ class SequenceGraphBuilder:
                     f"codes: expected one entry for each of {self._others}, "
                     f"got none for {missing[0]!r}"
                 )
-            self._codes = {}
             for name in self._others:
-                table = _codes_table(f"codes[{name!r}]", codes[name])
+                table = _array(f"codes[{name!r}]", codes[name], 2, "iu")
+                _check_codes(f"codes[{name!r}]", table)
                 if num_items is None:
                     num_items = table.shape[0]
                 elif table.shape[0] != num_items:
@@ -93,10 +92,10 @@ class SequenceGraphBuilder:
                         f"codes[{name!r}]: expected one row per item, {num_items} in all, "
                         f"got shape {list(table.shape)}"
                     )
-                self._codes[name] = table
+                tables.append(table)
         self.num_items = num_items
-        if self._codes is not None:
-            self._table, self._column_ptr = _joined([self._codes[name] for name in self._others])
+        self._has_codes = codes is not None or not self._others
+        self._table, self._column_ptr = _joined(tables)
         types = range(schema.num_types)
         self._relation = np.array(
             [[schema.cross_relation_id(t, u) if t != u else 0 for u in types] for t in types],
@@ -241,7 +240,7 @@ class SequenceGraphBuilder:
         codes = {} if codes is None else codes
         for name, given in (("present", present), ("codes", codes)):
             self._check_names(name, given)
-        if self._codes is None:
+        if not self._has_codes:
             missing = [name for name in self._others if name not in codes]
             if missing:
                 raise ValueError(
@@ -250,22 +249,21 @@ class SequenceGraphBuilder:
                 )
         if not present and not codes:
             return self._table, self._column_ptr, True
-        items = torch.from_numpy(values)
         tables = []
-        for name in self._others:
+        for number, name in enumerate(self._others):
             if name in codes:
-                table = torch.from_numpy(
-                    _per_step(f"codes[{name!r}]", codes[name], offsets, padding, 2, "[steps, k]")
+                table = _per_step(
+                    f"codes[{name!r}]", codes[name], offsets, padding, 2, "[steps, k]"
                 )
                 _check_codes(f"codes[{name!r}]", table)
             else:
-                assert self._codes is not None
-                table = self._codes[name][items]
+                columns = slice(*self._column_ptr[number : number + 2])
+                table = self._table[values, columns]
             if name in present:
-                mask = torch.from_numpy(
-                    _per_step(f"present[{name!r}]", present[name], offsets, padding, 1, "[steps]")
+                mask = _per_step(
+                    f"present[{name!r}]", present[name], offsets, padding, 1, "[steps]"
                 )
-                table = table.masked_fill(~mask.unsqueeze(1), -1)
+                table = np.where(mask[:, None], table, -1)
             tables.append(table)
         return *_joined(tables), False
 
@@ -309,30 +307,20 @@ class SequenceGraphBuilder:
         )
 
 
-def _codes_table(name: str, codes: Any) -> Tensor:
-    check.integers(name, codes, (None, None))
-    # A copy: codes that change later must not change in one of the builder's two tables alone.
-    table: Tensor = codes.detach().to(
-        "cpu", torch.int64, copy=True, memory_format=torch.contiguous_format
-    )
-    _check_codes(name, table)
-    return table
-
-
-def _check_codes(name: str, table: Tensor) -> None:
-    if table.numel() and (int(table.min()) < -1 or int(table.max()) == _LARGEST):
-        row, column = ((table < -1) | (table == _LARGEST)).nonzero()[0].tolist()
+def _check_codes(name: str, table: Ints) -> None:
+    if table.size and (table.min() < -1 or table.max() == _LARGEST):
+        row, column = np.argwhere((table < -1) | (table == _LARGEST))[0]
         raise ValueError(
             f"{name}[{row}, {column}]: expected a code of 0 or more, below {_LARGEST}, or -1 for "
             f"a missing one, got {int(table[row, column])}"
         )
 
 
-def _joined(tables: list[Tensor]) -> tuple[Ints, Ints]:
-    """All modalities' codes side by side, and where each modality's columns begin."""
+def _joined(tables: list[Ints]) -> tuple[Ints, Ints]:
+    """All modalities' codes side by side in a copy, and where each modality's columns begin."""
     widths = [table.shape[1] for table in tables]
-    joined = torch.cat(tables, dim=1).contiguous().numpy() if tables else np.zeros((0, 0), np.int64)
-    return joined, np.cumsum([0, *widths])
+    joined = np.concatenate(tables, axis=1) if tables else np.zeros((0, 0), np.int64)
+    return np.ascontiguousarray(joined), np.cumsum([0, *widths])
 
 
 def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | None]:

@@ -21,7 +21,7 @@ class EdgeSet:
     r"""One family of edges, grouped by centre (compressed sparse rows).
 
     The neighbours of centre ``i`` are ``index[ptr[i]:ptr[i + 1]]``. Make one with
-    :meth:`from_edge_index`; a :class:`SequenceGraph` carries three.
+    :meth:`from_edge_index`; a :class:`SequenceGraph` carries four.
 
     Attributes:
         ptr: ``[N + 1]``, where each centre's edges begin.
@@ -530,7 +530,8 @@ class SequenceGraph:
 
         Returns:
             ``padded [B, L, ...]``, zeros after each history's end, ``L`` being
-            ``num_positions``, and ``mask [B, L]``, true on steps.
+            ``num_positions``, and ``mask [B, L]``, true on steps: a Transformer's
+            ``src_key_padding_mask`` is ``~mask``.
         """
         values, offsets = self.steps(x)
         length = torch.arange(self.num_positions, device=self.device)
@@ -600,6 +601,7 @@ class SequenceGraph:
             The graph itself.
 
         Raises:
+            TypeError: if a field is of another type.
             ValueError: naming the field, the first offending index and what was expected.
         """
         from mmgraph._validate import validate_graph

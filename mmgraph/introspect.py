@@ -36,7 +36,7 @@ def reached_nodes(
         num_layers: the number of layers.
         nodes: what the readout reads: ``"last"``, each history's last item node (``Last``);
             ``"steps"``, every step's item node (``Mean``, ``Max``, ``SoftAttention``); or a
-            boolean mask ``[N]`` of nodes.
+            boolean mask ``[N]`` of nodes, as ``Recent`` needs.
 
     Returns:
         One boolean mask ``[N]`` per layer, the first layer's first.
@@ -46,9 +46,16 @@ def reached_nodes(
         ValueError: if ``num_layers`` is not positive, ``nodes`` is another word, or the mask has
             another shape.
     """
+    return masks_of_reached(graph, num_layers, nodes, "nodes")
+
+
+def masks_of_reached(
+    graph: SequenceGraph, num_layers: int, nodes: ReadNodes | Tensor, argument: str
+) -> list[Tensor]:
+    """The same, for a function that calls ``nodes`` otherwise."""
     check.instance("graph", graph, SequenceGraph)
     check.positive("num_layers", num_layers)
-    reached = [_read(graph, nodes)]
+    reached = [_read(graph, nodes, argument)]
     homogeneous, heterogeneous = graph.homogeneous, graph.heterogeneous
     for _ in range(num_layers - 1):
         ho = _neighbours(homogeneous, reached[-1])
@@ -59,13 +66,13 @@ def reached_nodes(
     return reached[::-1]
 
 
-def _read(graph: SequenceGraph, nodes: ReadNodes | Tensor) -> Tensor:
+def _read(graph: SequenceGraph, nodes: ReadNodes | Tensor, argument: str) -> Tensor:
     if isinstance(nodes, Tensor):
-        check.shape("nodes", nodes, (graph.num_nodes,), "one entry per node")
+        check.shape(argument, nodes, (graph.num_nodes,), "one entry per node")
         if nodes.dtype != torch.bool:
-            raise TypeError(f"nodes: expected a boolean mask, got {nodes.dtype}")
+            raise TypeError(f"{argument}: expected a boolean mask, got {nodes.dtype}")
         return nodes.to(graph.device)
-    expected = "nodes: expected 'last', 'steps' or a boolean mask"
+    expected = f"{argument}: expected 'last', 'steps' or a boolean mask"
     if not isinstance(nodes, str):
         raise TypeError(f"{expected}, got {type(nodes).__name__}")
     if nodes not in get_args(ReadNodes):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmgraph import _checks as check
 from mmgraph.graph import SequenceGraph
-from mmgraph.introspect import ReadNodes, reached_nodes
+from mmgraph.introspect import ReadNodes, masks_of_reached
 from mmgraph.schema import GraphSchema
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def fusion_order(
         gates: each layer's gate weights ``[N, 2]``, first layer first, column 0 = homogeneous
             first, as :class:`mmgraph.nn.GraphEncoder` returns them with ``return_gates=True``.
         readout: the nodes that the readout reads: ``"last"`` (``Last``), ``"steps"`` (``Mean``,
-            ``Max``, ``SoftAttention``), or a boolean mask ``[N]``.
+            ``Max``, ``SoftAttention``), or a boolean mask ``[N]``, as ``Recent`` needs.
         ax: where to draw; by default on a new figure of fitting size.
 
     Returns:
@@ -231,7 +231,7 @@ def fusion_order(
     check.instance("graph", graph, SequenceGraph)
     _check_axes(ax)
     weights = _gate_weights(graph, gates)
-    reached = [mask.cpu() for mask in _reached(graph, len(weights), readout)]
+    reached = [mask.cpu() for mask in masks_of_reached(graph, len(weights), readout, "readout")]
     modalities = graph.schema.modalities
     node_type = graph.node_type.cpu()
     counted = [
@@ -503,13 +503,6 @@ def _gate_weights(graph: SequenceGraph, gates: Sequence[Tensor]) -> list[Tensor]
         )
         weights.append(gate[:, 0])
     return weights
-
-
-def _reached(graph: SequenceGraph, layers: int, readout: ReadNodes | Tensor) -> list[Tensor]:
-    try:
-        return reached_nodes(graph, layers, readout)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("nodes:", "readout:", 1)) from error
 
 
 def _density(ax: Axes, values: npt.NDArray[np.float64], base: float, colour: str) -> None:

@@ -20,7 +20,7 @@ class GraphSchema:
     A schema is immutable, hashable and compares by value.
 
     Args:
-        modalities: names of the node types; the first is the sequence's own (usually the item).
+        modalities: names of the node types; the first is the one that every step has, its item.
         relations: names of further relations, which a user's own edges carry through
             :meth:`SequenceGraph.from_edges`.
 

@@ -218,6 +218,18 @@ def test_forms_of_histories(histories: Any) -> None:
     assert_same(builder(histories), builder(HISTORIES))
 
 
+def test_codes_may_be_arrays_and_are_copied() -> None:
+    codes = {name: table.numpy().astype(np.int32) for name, table in CODES.items()}
+    expected = SequenceGraphBuilder(SCHEMA, CODES)(HISTORIES)
+    assert_same(SequenceGraphBuilder(SCHEMA, codes)(HISTORIES), expected)
+    for name in ("image", "text"):
+        given = {n: t.clone() for n, t in CODES.items()}
+        builder = SequenceGraphBuilder(SCHEMA, given, num_items=np.int64(20))
+        given[name].fill_(-1)
+        assert_same(builder(HISTORIES), expected)
+        assert type(builder.num_items) is int
+
+
 def test_jagged_nested_tensors() -> None:
     builder = SequenceGraphBuilder(SCHEMA, CODES)
     nested = torch.nested.nested_tensor_from_jagged(VALUES, OFFSETS)
@@ -518,10 +530,10 @@ def test_padded_arguments_of_another_shape() -> None:
         (
             {"codes": CODES | {"text": CODES["text"][:, 0]}},
             ValueError,
-            r"codes\['text'\]: expected shape \[\*, \*\], got \[20\]",
+            r"codes\['text'\]: expected 2 dimensions, got shape \[20\]",
         ),
         ({"codes": CODES | {"text": CODES["text"].float()}}, TypeError, "expected integers"),
-        ({"codes": CODES | {"text": [[1]]}}, TypeError, r"codes\['text'\]: expected a Tensor"),
+        ({"codes": CODES | {"text": [["a"]]}}, TypeError, r"codes\['text'\]: expected integers"),
         (
             {"codes": CODES | {"text": CODES["text"] - 1}},
             ValueError,

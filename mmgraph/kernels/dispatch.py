@@ -59,9 +59,9 @@ class use_backend:
             float64) or CUDA (by Triton; float32, bfloat16, float16). ``"scatter"`` is torch-scatter
             and torch-sparse, where they are installed. ``"torch"`` is plain PyTorch: any device,
             any float type, and second and forward-mode derivatives and those of ``torch.func``,
-            which ``"fused"`` refuses. ``"auto"``, the default, follows a fixed rule over device and
-            type, never a timing at run time, so that a program computes the same thing every time;
-            :func:`backend_report` tells it.
+            which the two others refuse. ``"auto"``, the default, follows a fixed rule over device
+            and type, never a timing at run time, so that a program computes the same thing every
+            time; :func:`backend_report` tells it.
 
     Raises:
         ValueError: if there is no such backend.

@@ -110,7 +110,7 @@ class _TypedAttention(Module, Generic[Scores]):
     def extra_repr(self) -> str:
         return (
             f"channels={self.channels}, heads={self.heads}, modalities={self.schema.modalities}, "
-            f"dropout={self.dropout}"
+            f"negative_slope={self.negative_slope}, dropout={self.dropout}"
         )
 
 
@@ -142,7 +142,7 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
         dtype: of the parameters.
 
     Attributes:
-        value: ``[T, channels, channels]``, a matrix per node type.
+        value: ``[T, channels, channels]``, a matrix ``[in, out]`` per node type: ``x @ value[t]``.
         relation: ``[R, heads, channels / heads]``, a vector per homogeneous relation: ``self``,
             ``next``, ``previous``, ``both``, then appended ones.
 
@@ -234,7 +234,8 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
         dtype: of the parameters.
 
     Attributes:
-        query, key, value: ``[T, channels, channels]``, a matrix per node type.
+        query, key, value: ``[T, channels, channels]``, a matrix ``[in, out]`` per node type:
+            ``x @ query[t]``.
 
     Shape:
         ``score_state`` and ``value_state`` ``[N, channels]`` to ``[N, channels]``; with

@@ -84,12 +84,25 @@ class NodeEmbedding(Module):
         device: of the parameters.
         dtype: of the parameters.
 
+    Attributes:
+        tables: a module per modality, in the schema's order. It is called as ``table(ids)`` for
+            the rows ``[len(ids), channels]`` of some ids and as ``table(None)`` for all; another
+            with that call and a ``reset_parameters`` may take its place.
+        type_embedding: ``[T, channels]``, or ``None``.
+        position_embedding: ``[max_length, channels]``, or ``None``.
+        weight: :math:`W`, ``[channels, 3 channels]`` (``[out, in]``), narrower without types or
+            positions.
+
     Shape:
         a :class:`~mmgraph.SequenceGraph` to ``[num_nodes, channels]``.
 
     Note:
         The position embeddings have no second derivatives: their mean is PyTorch's
         ``embedding_bag``.
+
+        Under ``torch.compile`` a graph's ids and positions are not held against the tables, and
+        every table is read for every node: leave this module out of what is compiled where that
+        matters.
 
     Raises:
         TypeError: if an argument is not of its kind.
@@ -111,7 +124,7 @@ class NodeEmbedding(Module):
     ) -> None:
         super().__init__()
         check.instance("schema", schema, GraphSchema)
-        check.positive("channels", channels)
+        channels = check.positive("channels", channels)
         check.boolean("use_type", use_type)
         check.boolean("use_position", use_position)
         if not isinstance(tables, Mapping):
@@ -123,7 +136,7 @@ class NodeEmbedding(Module):
                 f"tables: expected one for each of {schema.modalities}, got {tuple(tables)}"
             )
         if max_length is not None:
-            check.positive("max_length", max_length)
+            max_length = check.positive("max_length", max_length)
         elif use_position:
             raise ValueError("max_length: expected the number of positions, got None")
         factory = Factory(device=device, dtype=dtype)
@@ -296,8 +309,8 @@ def _table(
                 f"{width}; fit the codebook with components={channels}"
             )
         return _Learned(num_ids, channels, source.centres, factory)
-    check.positive(f"tables[{modality!r}]", source)
-    return _Learned(source, channels, None, factory)
+    num_ids = check.positive(f"tables[{modality!r}]", source)
+    return _Learned(num_ids, channels, None, factory)
 
 
 def _finite_matrix(name: str, value: Tensor, *, missing_rows: bool = False) -> None:

@@ -34,7 +34,7 @@ class GraphEncoder(Module):
         entry per layer, of gate weights ``[N, 2]`` (see :class:`AsynchronousUpdate`).
 
     Raises:
-        TypeError: if a layer is not a module.
+        TypeError: if an argument is not of its kind.
         ValueError: if there is no layer or the dropout is no probability.
 
     Note:
@@ -64,6 +64,13 @@ class GraphEncoder(Module):
         self.norms = None if norm is None else ModuleList(copy.deepcopy(norm) for _ in layers)
         self.dropout = Dropout(dropout)
         self.residual = residual
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all layers and norms anew."""
+        for module in (*self.layers, *(self.norms or ())):
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
 
     def forward(
         self, x: Tensor, graph: SequenceGraph, return_gates: bool = False

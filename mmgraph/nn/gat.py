@@ -33,7 +33,7 @@ class GAT(Module):
         dtype: of the parameters.
 
     Attributes:
-        weight: ``[channels, channels]``.
+        weight: ``[channels, channels]``, ``[in, out]``: ``x @ weight``.
         centre: ``[heads, channels / heads]``, :math:`a_1`.
         neighbour: ``[heads, channels / heads]``, :math:`a_2`.
         bias: ``[channels]``.
@@ -42,6 +42,7 @@ class GAT(Module):
         ``x`` ``[N, channels]`` to ``[N, channels]``.
 
     Raises:
+        TypeError: if an argument is not of its kind.
         ValueError: if ``edges`` is unknown or a size does not fit.
     """
 
@@ -92,7 +93,10 @@ class GAT(Module):
         return out.flatten(1) + self.bias
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, heads={self.heads}, edges={self.edges!r}"
+        return (
+            f"channels={self.channels}, heads={self.heads}, edges={self.edges!r}, "
+            f"negative_slope={self.negative_slope}, dropout={self.dropout}"
+        )
 
 
 def additive(centre: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:

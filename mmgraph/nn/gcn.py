@@ -30,13 +30,14 @@ class GCN(Module):
         dtype: of the parameters.
 
     Attributes:
-        weight: ``[channels, channels]``.
+        weight: ``[channels, channels]``, ``[in, out]``: ``x @ weight``.
         bias: ``[channels]``.
 
     Shape:
         ``x`` ``[N, channels]`` to ``[N, channels]``.
 
     Raises:
+        TypeError: if an argument is not of its kind.
         ValueError: if ``edges`` is unknown or a size does not fit.
     """
 

@@ -33,13 +33,14 @@ class GGNN(Module):
         dtype: of the parameters.
 
     Attributes:
-        weight: ``[steps, channels, channels]``.
+        weight: ``[steps, channels, channels]``, a matrix ``[in, out]`` per step.
         cell: the GRU cell.
 
     Shape:
         ``x`` ``[N, channels]`` to ``[N, channels]``.
 
     Raises:
+        TypeError: if an argument is not of its kind.
         ValueError: if ``edges`` is unknown or a size does not fit.
     """
 

@@ -36,6 +36,7 @@ class GraphSAGE(Module):
         ``x`` ``[N, channels]`` to ``[N, channels]``.
 
     Raises:
+        TypeError: if an argument is not of its kind.
         ValueError: if ``edges`` is unknown or a size does not fit.
     """
 

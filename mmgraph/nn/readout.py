@@ -120,6 +120,7 @@ class Recent(Module):
         ``x`` ``[N, channels]`` to ``[num_graphs, channels]``.
 
     Raises:
+        TypeError: if ``n`` is no int.
         ValueError: if ``n`` is not positive.
     """
 
@@ -159,6 +160,10 @@ class SoftAttention(Module):
 
     Shape:
         ``x`` ``[N, channels]`` to ``[num_graphs, channels]``.
+
+    Raises:
+        TypeError: if an argument is not of its kind.
+        ValueError: if a size does not fit.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class RGAT(Module):
         dtype: of the parameters.
 
     Attributes:
-        weight: ``[R, channels, channels]``.
+        weight: ``[R, channels, channels]``, a matrix ``[in, out]`` per relation.
         query, key: ``[channels, heads]``, :math:`Q` and :math:`K`.
         bias: ``[channels]``.
 
@@ -47,7 +47,7 @@ class RGAT(Module):
         ``x`` ``[N, channels]`` to ``[N, channels]``.
 
     Raises:
-        TypeError: if ``schema`` is none.
+        TypeError: if an argument is not of its kind.
         ValueError: if ``edges`` is unknown or a size does not fit.
     """
 
@@ -102,4 +102,7 @@ class RGAT(Module):
         return out.flatten(1) + self.bias
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, heads={self.heads}, edges={self.edges!r}"
+        return (
+            f"channels={self.channels}, heads={self.heads}, edges={self.edges!r}, "
+            f"negative_slope={self.negative_slope}, dropout={self.dropout}"
+        )

@@ -38,6 +38,7 @@ class UpdateGate(Module):
         ``[N, 2]``; behind :class:`AsynchronousUpdate`, column 0 is homogeneous first.
 
     Raises:
+        TypeError: if an argument is not of its kind.
         ValueError: if the sizes do not fit.
     """
 
@@ -75,7 +76,35 @@ class UpdateGate(Module):
         return f"channels={self.channels}"
 
 
-class AsynchronousUpdate(Module):
+class _TwoOperators(Module):
+    """What joins a homogeneous and a heterogeneous operator."""
+
+    def __init__(
+        self, homogeneous: Callable[..., Tensor], heterogeneous: Callable[..., Tensor]
+    ) -> None:
+        super().__init__()
+        for name, operator in (("homogeneous", homogeneous), ("heterogeneous", heterogeneous)):
+            if not callable(operator):
+                raise TypeError(f"{name}: expected an operator, got {type(operator).__name__}")
+        self.homogeneous = homogeneous
+        self.heterogeneous = heterogeneous
+        self._one_value = _one_value(homogeneous, heterogeneous)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all parts anew; value matrices that were shared are so again."""
+        for part in self.children():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        if self._one_value and not _one_value(self.homogeneous, self.heterogeneous):
+            owner: Any = self.homogeneous
+            other: Any = self.heterogeneous
+            if not getattr(owner, "_owns_value", True):
+                owner, other = other, owner
+            other.value = owner.value
+
+
+class AsynchronousUpdate(_TwoOperators):
     r"""MMSR's layer: both attentions one after the other, in both orders, joined by a gate.
 
     With :math:`\mathrm{ho}(s, v)` and :math:`\mathrm{he}(s, v)` scored on ``s`` and aggregating
@@ -125,10 +154,7 @@ class AsynchronousUpdate(Module):
         order: Literal["both", "homogeneous-first", "heterogeneous-first"] = "both",
         invasive: bool = False,
     ) -> None:
-        super().__init__()
-        for name, operator in (("homogeneous", homogeneous), ("heterogeneous", heterogeneous)):
-            if not callable(operator):
-                raise TypeError(f"{name}: expected an operator, got {type(operator).__name__}")
+        super().__init__(homogeneous, heterogeneous)
         if order not in ORDERS:
             raise ValueError(f"order: expected one of {ORDERS}, got {order!r}")
         if gate is None and order == "both":
@@ -138,8 +164,6 @@ class AsynchronousUpdate(Module):
         if gate is not None and not callable(gate):
             raise TypeError(f"gate: expected a module, got {type(gate).__name__}")
         check.boolean("invasive", invasive)
-        self.homogeneous = homogeneous
-        self.heterogeneous = heterogeneous
         self.gate = gate
         self.order, self.invasive = order, invasive
 
@@ -152,11 +176,12 @@ class AsynchronousUpdate(Module):
         *,
         order: Literal["both", "homogeneous-first", "heterogeneous-first"] = "both",
         invasive: bool = False,
+        negative_slope: float = 0.1,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Both attentions with a shared value matrix, and the gate where ``order`` needs one.
+        """Both attentions with shared value matrices, and the gate where ``order`` needs one.
 
         Args:
             channels: size of a node's state.
@@ -164,11 +189,19 @@ class AsynchronousUpdate(Module):
             heads: number of heads of each attention.
             order: as in the class.
             invasive: as in the class.
+            negative_slope: of the attentions' LeakyReLU.
             dropout: of the attention weights, in training.
-            device: of the parameters.
+            device: of the parameters; after ``to_empty``, ``reset_parameters`` shares the value
+                matrices again.
             dtype: of the parameters.
+
+        Raises:
+            TypeError: if an argument is not of its kind.
+            ValueError: if a size does not fit, or an argument is out of its range.
         """
-        homogeneous, heterogeneous = _paired(channels, schema, heads, dropout, device, dtype)
+        homogeneous, heterogeneous = _paired(
+            channels, schema, heads, negative_slope, dropout, device, dtype
+        )
         gate = UpdateGate(channels, device=device, dtype=dtype) if order == "both" else None
         return cls(homogeneous, heterogeneous, gate, order, invasive)
 
@@ -189,7 +222,7 @@ class AsynchronousUpdate(Module):
         return f"order={self.order!r}, invasive={self.invasive}"
 
 
-class SynchronousUpdate(Module):
+class SynchronousUpdate(_TwoOperators):
     r"""Both attentions side by side on the input, joined by a linear map (MMSR, Eq. 15).
 
     .. math::
@@ -222,13 +255,8 @@ class SynchronousUpdate(Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(homogeneous, heterogeneous)
         check.positive("channels", channels)
-        for name, operator in (("homogeneous", homogeneous), ("heterogeneous", heterogeneous)):
-            if not callable(operator):
-                raise TypeError(f"{name}: expected an operator, got {type(operator).__name__}")
-        self.homogeneous = homogeneous
-        self.heterogeneous = heterogeneous
         self.join = Linear(2 * channels, channels, device=device, dtype=dtype)
 
     @classmethod
@@ -238,21 +266,30 @@ class SynchronousUpdate(Module):
         schema: GraphSchema,
         heads: int = 1,
         *,
+        negative_slope: float = 0.1,
         dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Both attentions with a shared value matrix, and the linear map.
+        """Both attentions with shared value matrices, and the linear map.
 
         Args:
             channels: size of a node's state.
             schema: node types and relations.
             heads: number of heads of each attention.
+            negative_slope: of the attentions' LeakyReLU.
             dropout: of the attention weights, in training.
-            device: of the parameters.
+            device: of the parameters; after ``to_empty``, ``reset_parameters`` shares the value
+                matrices again.
             dtype: of the parameters.
+
+        Raises:
+            TypeError: if an argument is not of its kind.
+            ValueError: if a size does not fit, or an argument is out of its range.
         """
-        homogeneous, heterogeneous = _paired(channels, schema, heads, dropout, device, dtype)
+        homogeneous, heterogeneous = _paired(
+            channels, schema, heads, negative_slope, dropout, device, dtype
+        )
         return cls(homogeneous, heterogeneous, channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
@@ -265,19 +302,27 @@ def _paired(
     channels: int,
     schema: GraphSchema,
     heads: int,
+    negative_slope: float,
     dropout: float,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
 ) -> tuple[HomogeneousAttention, HeterogeneousAttention]:
     """The two attentions of the paper, which share W_V."""
     heterogeneous = HeterogeneousAttention(
-        channels, schema, heads, dropout=dropout, device=device, dtype=dtype
+        channels,
+        schema,
+        heads,
+        negative_slope=negative_slope,
+        dropout=dropout,
+        device=device,
+        dtype=dtype,
     )
     homogeneous = HomogeneousAttention(
         channels,
         schema,
         heads,
         value=heterogeneous.value,
+        negative_slope=negative_slope,
         dropout=dropout,
         device=device,
         dtype=dtype,
@@ -365,12 +410,16 @@ def _youngest(lineage: tuple[type, ...], name: str) -> int:
     return next((i for i, cls in enumerate(lineage) if name in vars(cls)), len(lineage))
 
 
+def _one_value(a: Any, b: Any) -> bool:
+    """Whether both operators have the same value matrices."""
+    matrix = getattr(a, "value", None)
+    return matrix is not None and matrix is getattr(b, "value", None)
+
+
 def _one_product(a: Any, b: Any) -> bool:
     """Whether both operators project values by the same matrices, in the same way."""
-    matrix = getattr(a, "value", None)
     return (
-        matrix is not None
-        and matrix is getattr(b, "value", None)
+        _one_value(a, b)
         and getattr(a, "heads", None) == getattr(b, "heads", None)
         and getattr(type(a), "project_values", None) is getattr(type(b), "project_values", None)
     )

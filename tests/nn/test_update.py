@@ -156,6 +156,44 @@ def test_encoder_stacks_blocks(graph: SequenceGraph, x: Tensor) -> None:
     assert encoder.norms[0].weight is not encoder.norms[1].weight
 
 
+@pytest.mark.parametrize("owner", ["homogeneous", "heterogeneous"])
+@pytest.mark.parametrize("kind", [AsynchronousUpdate, SynchronousUpdate])
+def test_parameters_are_drawn_anew_and_shared_again_after_to_empty(
+    kind: Any, owner: str, graph: SequenceGraph, x: Tensor
+) -> None:
+    def encoder(device: str) -> GraphEncoder:
+        if owner == "heterogeneous":
+            layer = kind.from_channels(CHANNELS, SCHEMA, device=device)
+        else:
+            ho = HomogeneousAttention(CHANNELS, SCHEMA, device=device)
+            he = HeterogeneousAttention(CHANNELS, SCHEMA, value=ho.value, device=device)
+            if kind is AsynchronousUpdate:
+                layer = kind(ho, he, UpdateGate(CHANNELS, device=device))
+            else:
+                layer = kind(ho, he, CHANNELS, device=device)
+        norm = torch.nn.LayerNorm(CHANNELS, device=device)
+        return GraphEncoder([layer, MeanOfNeighbours()], norm=norm)
+
+    made, fresh = encoder("meta").to_empty(device="cpu"), encoder("cpu")
+    for parameter in made.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
+    made.reset_parameters()
+    first = made.layers[0]
+    assert first.homogeneous.value is first.heterogeneous.value
+    assert [p.shape for p in made.parameters()] == [p.shape for p in fresh.parameters()]
+    before = made(x, graph)
+    assert before.isfinite().all()
+    made.reset_parameters()
+    assert not torch.equal(made(x, graph), before)
+
+
+class MeanOfNeighbours(torch.nn.Module):
+    """A block without parameters."""
+
+    def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
+        return mmgraph.kernels.aggregate(x.unsqueeze(1), graph.edges, reduce="mean").squeeze(1)
+
+
 def test_encoder_shares_weights_where_a_block_is_given_twice(
     graph: SequenceGraph, x: Tensor
 ) -> None:
