@@ -35,7 +35,7 @@ class SequenceGraphBuilder:
     the CPU.
 
     Args:
-        schema: the modalities; the first is the items'.
+        schema: the modalities; the first is the item itself.
         codes: for each further modality, the items' codes, a LongTensor or an array
             ``[num_items, k]`` of numbers from 0, copied; -1 = missing, and a code that is repeated
             in a row counts once. ``k`` may differ between modalities. ``None``: every call brings

@@ -88,7 +88,7 @@ class _TwoOperators(Module):
                 raise TypeError(f"{name}: expected an operator, got {type(operator).__name__}")
         self.homogeneous = homogeneous
         self.heterogeneous = heterogeneous
-        self._one_value = _one_value(homogeneous, heterogeneous)
+        self._shares_value = _one_value(homogeneous, heterogeneous)
 
     def reset_parameters(self) -> None:
         """Draw the parameters of all parts anew; value matrices that were shared are so again."""
@@ -96,7 +96,7 @@ class _TwoOperators(Module):
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
-        if self._one_value and not _one_value(self.homogeneous, self.heterogeneous):
+        if self._shares_value and not _one_value(self.homogeneous, self.heterogeneous):
             owner: Any = self.homogeneous
             other: Any = self.heterogeneous
             if not getattr(owner, "_owns_value", True):
