@@ -266,9 +266,14 @@ class Batching(L.LightningDataModule):
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
         mine = [rank + world * number for number in range(accumulate)]
+        batches = Batches(len(instances), batch_size, seed, world * accumulate, mine)
+        if self.trainer:
+            # Workers draw the first batches before Lightning tells the sampler a resumed run's
+            # epoch; its current_epoch lags then.
+            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return DataLoader(
             Rows(instances),
-            sampler=Batches(len(instances), batch_size, seed, world * accumulate, mine),
+            sampler=batches,
             batch_size=None,
             collate_fn=collate,
             num_workers=self.config.workers,
@@ -313,8 +318,11 @@ class Fitting(L.LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
-        # Dropout is drawn from the epoch's own seed, so that a resumed run repeats it.
-        torch.manual_seed(self.config.seed * 100_003 + self.current_epoch)
+        # Dropout is drawn from the epoch's own seed, so that a resumed run repeats it, and from the
+        # process's, so that those that share a batch do not drop the same.
+        torch.manual_seed(
+            self.config.seed * 100_003 + self.current_epoch + self.global_rank * 15_485_863
+        )
         self._loss = torch.zeros((), device=self.device)
         self._count = 0
         self._began = time.perf_counter()
@@ -412,6 +420,11 @@ class Patience(EarlyStopping):
         if trainer.global_step < self.min_steps:
             trainer.should_stop = False
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # A checkpoint of the epoch that ended training does not say so by itself.
+        if self.wait_count >= self.patience and trainer.global_step >= self.min_steps:
+            trainer.should_stop = True
+
 
 def fit(
     make: Make,
@@ -449,7 +462,10 @@ def fit(
     chosen = max(history, key=lambda row: row["MRR"])
     model = refit(make, split, config, out / "refit", int(chosen["steps"]), extra)
     found = rank_all(model.score, split.test, config.evaluation_batch_size)
-    write_ranks(out / "test_ranks.npz", found, split.test)
+    if rank_zero_only.rank == 0:
+        np.savez_compressed(
+            out / "test_ranks.npz", ranks=found.astype(np.float32), user=split.test.user
+        )
     record = {
         "search": chosen,
         "test": summarise(found),
@@ -555,8 +571,6 @@ def _run(
         ckpt_path=last if last.exists() else None,
         weights_only=True,
     )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return fitting, model
 
 
@@ -570,12 +584,6 @@ def _quiet() -> None:
         "It is recommended to use `self.log\\(.*sync_dist",  # figures are gathered already
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def write_ranks(path: Path, found: np.ndarray, instances: Instances) -> None:
-    """Ranks, in float32, with whose they are."""
-    if rank_zero_only.rank == 0:
-        np.savez_compressed(path, ranks=found.astype(np.float32), user=instances.user)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -89,10 +89,12 @@ class Stopped(Exception):
     """Stands for a process that is killed."""
 
 
-@pytest.mark.parametrize("budget", [9, 13])
-def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(setting, tmp_path, monkeypatch, budget):
-    arguments = setting.make, setting.split, CONFIG
-    whole, record = fit(*arguments, tmp_path / "whole", setting.extra)
+@pytest.mark.parametrize(("budget", "workers"), [(9, 0), (13, 0), (9, 1)])
+def test_a_run_stopped_anywhere_goes_on_to_the_same_weights(
+    setting, tmp_path, monkeypatch, budget, workers
+):
+    whole, record = fit(setting.make, setting.split, CONFIG, tmp_path / "whole", setting.extra)
+    arguments = setting.make, setting.split, replace(CONFIG, workers=workers)
     rows = {
         phase: torch.load(tmp_path / "whole" / phase / "last.ckpt", weights_only=True)["history"]
         for phase in ("search", "refit")
@@ -138,6 +140,24 @@ def test_early_stopping(setting, tmp_path):
     assert len(history) == 3
     late = replace(config, min_steps=4 * int(history[0]["steps"]) + 1)
     assert len(search(setting.make, setting.split, late, tmp_path / "late")) == 5
+
+
+def test_a_search_that_had_ended_when_it_was_stopped_trains_no_further(setting, tmp_path):
+    config = replace(CONFIG, learning_rate=0.0, epochs=10, patience=2, min_steps=0)
+    history = search(setting.make, setting.split, config, tmp_path)
+    (tmp_path / "history.json").unlink()
+    assert search(setting.make, setting.split, config, tmp_path) == history
+
+
+def test_processes_that_share_a_batch_drop_differently(setting, monkeypatch):
+    fitting = train.Fitting(setting.make(setting.split.fit), CONFIG, {})
+    drawn = []
+    for rank in (0, 1, 0):
+        monkeypatch.setattr(train.Fitting, "global_rank", rank)
+        fitting.on_train_epoch_start()
+        drawn.append(torch.rand(8))
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.isclose(drawn[0], drawn[1]).any()
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["at once", "resumed"])
