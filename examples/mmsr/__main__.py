@@ -183,7 +183,9 @@ def fill(
     runs: str = "runs/jobs",
     results: str = "examples/mmsr/results",
 ) -> None:
-    """Fill a table: do what is not done yet, print it, draw it. May run beside itself.
+    """Fill a table: do what is not done yet, print it, draw it.
+
+    Several processes may do so at once.
 
     Args:
         name: recommenders, propagation, updates, parts, additions, missing or smallest.
@@ -232,7 +234,9 @@ def programme(
     runs: str = "runs/jobs",
     results: str = "examples/mmsr/results",
 ) -> None:
-    """Do all trainings behind RESULTS.md that are not done yet. May run beside itself.
+    """Do all trainings behind RESULTS.md that are not done yet.
+
+    Several processes may do so at once.
 
     Args:
         root: the folder of the data folders: scientific, toys, beauty, sports, scientific_missing.

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -72,8 +71,8 @@ class Plan:
     def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
         """The data set on which a row's settings are tried, and which they are."""
         deciding = self.deciding(entry)
-        folder = Path(self.source.folder or "").name
-        settings = deciding.trials_here + deciding.more_here.get(folder, ())
+        more = deciding.more_here.get(self.source.folder_name, ())
+        settings = deciding.trials_here + more
         if settings and self.trials > 1 and not self.tried.same_folder(self.source):
             return Source(self.source.folder), settings
         return self.tried, TRIALS[: self.trials]

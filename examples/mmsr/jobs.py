@@ -49,7 +49,12 @@ class Source:
         if self.folder is None:
             return "generated"
         other = Path(self.sequences).stem.removeprefix("sequences").strip("_")
-        return Path(self.folder).name + ("_" + other if other else "")
+        return self.folder_name + ("_" + other if other else "")
+
+    @property
+    def folder_name(self) -> str:
+        """The folder's own name, also of one that is given as ``.``; empty for generated data."""
+        return "" if self.folder is None else Path(os.path.abspath(self.folder)).name
 
     def same_folder(self, other: Source) -> bool:
         """Whether both are of one folder, whatever their sequences."""
@@ -91,7 +96,8 @@ class Desk:
     """Where jobs are done and their records kept.
 
     Args:
-        runs: for checkpoints and logs; a job's folder is removed when its record is written.
+        runs: for checkpoints and logs. A final training goes on in its trial's folder, and the
+            folder is removed when the final record is written; those of other trials stay.
         results: for the records, ``<data>/<key>.json``, and the ranks beside them.
     """
 
@@ -201,7 +207,13 @@ class Desk:
 
     def _whole(self, job: Job) -> dict[str, Any]:
         zoo, parts = self._open(job.source)
-        folder = self._folder(job)
+        for missing in job.dropped:
+            zoo.check_missing(job.composition, missing)
+        folder, trial = self._folder(job), self._path(job, True)
+        # A search that the trial made is not made again, but another seed's will be.
+        before = 0.0
+        if trial.exists() and (folder / "search" / "history.json").exists():
+            before = json.loads(trial.read_text(encoding="utf-8"))["seconds"]
         began = time.perf_counter()
         model, record = fit(
             lambda counted: zoo.build(job.composition, counted), parts, job.training, folder
@@ -210,7 +222,7 @@ class Desk:
             write_ranks(self._path(job, False).with_suffix(".npz"), arrays["ranks"], arrays["user"])
         if isinstance(model, MMSR) and gate.readable(model):
             record["gate"] = gate.read(model, parts.test)
-        record["seconds"] = time.perf_counter() - began
+        record["seconds"] = before + time.perf_counter() - began
         record["parameters"] = sum(p.numel() for p in model.parameters())
         record["dropped"] = []
         for missing in job.dropped:

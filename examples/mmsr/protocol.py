@@ -3,8 +3,8 @@
 Per user the last ``int(0.2 n)`` steps are test, the rest train. Every prefix of the train part is
 an instance, and every test step is one whose history is all that came before it. The paper names
 no validation set. Ours is the last training step of every second user, drawn by seed, or of every
-user of a data set with fewer than 10,000; it is a target of no training instance and, being the
-last, in no training history either.
+user of a data set with fewer than 10,000; while the number of steps is chosen, it is a target of no
+training instance and, being the last, in no training history either. The refit trains on it too.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from examples.mmsr.baselines import baselines
 from examples.mmsr.bootstrap import compare
 from examples.mmsr.data import Dataset
 from examples.mmsr.experiments import Plan
-from examples.mmsr.jobs import Desk, dropped_cases, read_ranks, write_ranks
+from examples.mmsr.jobs import Desk, Job, dropped_cases, read_ranks, write_ranks
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.protocol import split
@@ -53,7 +53,7 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
     ]
     without: dict[str, list[str]] = {}
     for entry in entries:
-        cells, lack = _figures(entry, list(finished(plan, entry, desk)), counts)
+        cells, lack = _figures(entry, _records(plan, entry, desk), counts)
         if not cells and data not in entry.paper:
             without.setdefault(lack, []).append(entry.label)
             continue
@@ -97,14 +97,18 @@ def _printed(entry: Entry, data: str) -> str:
     return " / ".join(f"{value:.2f}" for value in entry.paper.get(data, ()))
 
 
-def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[dict[str, Any]]:
-    """The records of a row's trainings that are done."""
+def finished(plan: Plan, entry: Entry, desk: Desk) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """A row's trainings that are done, with their records."""
     if entry.composition is None:
         return
     for job in plan.finals_of(entry, desk) or ():
         record = desk.record(job)
-        if record is not None and "test" in record:
-            yield record
+        if record is not None:
+            yield job, record
+
+
+def _records(plan: Plan, entry: Entry, desk: Desk) -> list[dict[str, Any]]:
+    return [record for _, record in finished(plan, entry, desk)]
 
 
 def comparison(plan: Plan, desk: Desk, ours: str) -> str:
@@ -133,13 +137,16 @@ def comparison(plan: Plan, desk: Desk, ours: str) -> str:
 
 def gates(plan: Plan, desk: Desk) -> str:
     """What the gates of a table's models do where they reach the loss; empty if none was read."""
-    lines = ["| | weight on homogeneous first | deviation over nodes |", "|---|---:|---:|"]
+    lines = [
+        "| the gate | weight on homogeneous first | deviation over nodes | seeds |",
+        "|---|---:|---:|---:|",
+    ]
     for entry in plan.wanted():
-        read = [record["gate"] for record in finished(plan, entry, desk) if "gate" in record]
+        read = [record["gate"] for _, record in finished(plan, entry, desk) if "gate" in record]
         if read:
             mean = _cell([gate["mean"] for gate in read], 3)
             spread = _cell([gate["spread"] for gate in read], 3)
-            lines.append(f"| {entry.label} | {mean} | {spread} |")
+            lines.append(f"| {entry.label} | {mean} | {spread} | {len(read)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -150,7 +157,7 @@ def dropped(plan: Plan, desk: Desk) -> str:
         "|---|---:|" + "---:|" * len(MISSING),
     ]
     for entry in plan.wanted():
-        records = list(finished(plan, entry, desk))
+        records = _records(plan, entry, desk)
         if not records or not entry.dropped:
             continue
         whole = _cell([record["test"]["HR@20"] for record in records])
@@ -175,7 +182,7 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     entries = plan.wanted()
-    found = {entry.label: list(finished(plan, entry, desk)) for entry in entries}
+    found = {entry.label: _records(plan, entry, desk) for entry in entries}
     whole = [entry for entry in entries if entry.dropped and found[entry.label]]
     figure, axes = plt.subplots(1, len(MISSING), figsize=(4 * len(MISSING), 4), sharey=True)
     for axis, (name, kind) in zip(axes, MISSING.items(), strict=True):
@@ -216,7 +223,7 @@ def bars(plan: Plan, desk: Desk, path: Path) -> None:
 
     rows = []
     for entry in plan.wanted():
-        records = list(finished(plan, entry, desk))
+        records = _records(plan, entry, desk)
         if records:
             rows.append((entry.label, records))
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.3 * len(rows)), sharey=True)
@@ -249,13 +256,9 @@ def _ranks(plan: Plan, entry: Entry, desk: Desk) -> tuple[list[np.ndarray], np.n
     if entry.counts is not None and counts.exists():
         found, user = read_ranks(counts)
         ranks.append(found)
-    if entry.composition is None:
-        return ranks, user
-    for job in plan.finals_of(entry, desk) or ():
-        record = desk.record(job)
-        if record is not None and "test" in record:
-            found, user = desk.ranks(job)
-            ranks.append(found)
+    for job, _ in finished(plan, entry, desk):
+        found, user = desk.ranks(job)
+        ranks.append(found)
     return ranks, user
 
 

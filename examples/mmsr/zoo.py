@@ -78,13 +78,12 @@ class Zoo:
             counted: the parts whose transitions it may count.
 
         Raises:
-            ValueError: the composition needs modalities and the data set has none, it ties
-                features of a recommender that they do not enter, or it is of evidence and has
-                neither lags nor similarity, or features.
+            ValueError: the composition needs modalities and the data set has none, it drops one
+                that it does not take, it ties features of a recommender that they do not enter, or
+                it is of evidence and has neither lags nor similarity, or features.
         """
-        names = self.data.modalities
-        if not composition.attributes:
-            names = without_attributes(names)
+        self.check_missing(composition, composition.missing)
+        names = self.modalities(composition)
         score = composition.score
         if not names and (composition.kind in SIDED or score.features or score.similar):
             raise ValueError(
@@ -108,6 +107,25 @@ class Zoo:
             features = {name: self._comparable(name, score.components) for name in names}
             model.similarity = SimilarityScore(features, score.similar)
         return model
+
+    def modalities(self, composition: Composition) -> tuple[str, ...]:
+        """Those of the data set's that a composition takes."""
+        names = self.data.modalities
+        return names if composition.attributes else without_attributes(names)
+
+    def check_missing(self, composition: Composition, missing: MissingConfig) -> None:
+        """Make sure that what is to be dropped from a composition's histories is there.
+
+        Raises:
+            ValueError: a modality is not.
+        """
+        names = self.modalities(composition)
+        for name in missing.modalities:
+            if name not in names:
+                raise ValueError(
+                    f"missing: expected some of the modalities {list(names)} that are taken of "
+                    f"{self.data.name}, got {name!r}"
+                )
 
     def _model(
         self, composition: Composition, names: tuple[str, ...], counted: Parts

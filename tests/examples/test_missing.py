@@ -63,6 +63,12 @@ def test_nothing_and_everything(share: float) -> None:
     assert counts == {**before, **({FIRST: 0} if share else {})}
 
 
+def test_what_the_data_lack_cannot_be_dropped() -> None:
+    one = MissingConfig((FIRST, "sound"), 0.5)
+    with pytest.raises(ValueError, match=r"missing: expected some .* of .*, got 'sound'"):
+        Zoo(DATA).build(Composition(missing=one), PARTS.fit)
+
+
 def test_the_share_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"share: expected a number between 0 and 1, got 1\.5"):
         MissingConfig(("image",), 1.5)

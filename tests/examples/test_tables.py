@@ -148,6 +148,29 @@ def test_a_record_without_what_was_to_be_dropped_is_made_again(tmp_path):
     assert desk.record(asked) == desk.record(job) == again
     assert [case["missing"]["share"] for case in again["dropped"]] == [0.5, 1.0]
     assert again["test"] == known["test"]
+    unknown = replace(job, dropped=(MissingConfig(("sound",), 0.5),))
+    with pytest.raises(ValueError, match=r"missing: expected some of .*, got 'sound'"):
+        desk.do(unknown)
+    assert desk.record(job) == again
+
+
+def test_a_training_after_its_trial_counts_the_trials_time(tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    trial = Job(GENERATED, TABLES["smallest"]()[1].composition, QUICK, trial=True)
+    desk.do(trial)
+    path = desk._path(trial, True)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 5_000.0}))
+    whole = replace(trial, trial=False)
+    assert 5_000 < desk.do(whole)["seconds"] < 5_600
+    desk._path(whole, False).unlink()  # with it went the search that the trial had made
+    assert desk.do(whole)["seconds"] < 600
+
+
+def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch):
+    (tmp_path / "shop" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "shop" / "deeper")
+    assert [Source(folder).name for folder in (".", "..", "../")] == ["deeper", "shop", "shop"]
+    assert Source("..", "sequences_other.npz").name == "shop_other"
 
 
 def test_a_job_that_another_process_has_finished_meanwhile_is_not_done_again(tmp_path, monkeypatch):
@@ -363,7 +386,7 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
     assert "homogeneous only" not in lines
     assert "| 7.14 / 4.62 | 3.33 / 1.99 |" in sections["updates"]  # the paper's
     assert re.search(r"^\| synchronous \| [+-]\d+\.\d\d \[", sections["updates"], re.MULTILINE)
-    assert "| MMSR | 0.625 ± 0.000 | 0.250 ± 0.000 |" in sections["updates"]
+    assert "| MMSR | 0.625 ± 0.000 | 0.250 ± 0.000 | 2 |" in sections["updates"]
     assert "![How the two attentions are joined](results/shop/updates.png)" in sections["updates"]
     assert re.search(r"^Not run: .*MMSR \+ features; ", sections["additions"], re.MULTILINE)
     assert (desk.results / "shop" / "updates.png").exists()

@@ -193,7 +193,6 @@ def test_sasrec_sees_the_whole_history_in_order():
 
 def test_srgnn_against_its_formula():
     items = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 7])
-    data = Dataset("digits", items, np.array([0, 10]), 10)
     model = SRGNN(10, SequentialConfig(channels=6)).eval()
     instances = Instances(items, np.array([0]), np.array([0]), np.array([9]))
     history = items[:9].tolist()
@@ -220,7 +219,6 @@ def test_srgnn_against_its_formula():
     assert graph.node_id.tolist() == nodes
     expected = model.readout(model.cell(messages, x), graph) @ model.items.weight.T
     torch.testing.assert_close(model.score(instances), expected, rtol=1e-4, atol=1e-5)
-    assert data.num_items == 10
 
 
 def test_no_modalities_to_fuse():
