@@ -49,12 +49,13 @@ def test_example_runs_as_printed_with_the_required_packages_alone(tmp_path: Path
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r'(?:src|srcset)="([^"]+)"', README)
     assert len(links) > 5
-    headings = {
-        "#" + title.lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
     for link in links:
-        assert link in headings or (ROOT / link).exists(), link
+        file, _, heading = link.partition("#")
+        path = ROOT / (file or "README.md")
+        assert path.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {title.lower().replace(" ", "-") for title in titles}, link
 
 
 def test_commands_are_targets_of_the_makefile() -> None:
