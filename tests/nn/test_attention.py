@@ -45,7 +45,7 @@ def literal(
                 q = (s[i] @ attention.query[types[i]]).view(split)
                 k = (s[j] @ attention.key[types[j]]).view(split)
                 score = (q * k).sum(-1)
-            scores.append(torch.where(score > 0, score, 0.1 * score))
+            scores.append(torch.where(score > 0, score, attention.negative_slope * score))
         alpha = torch.stack(scores).softmax(0)
         weights.append(alpha)
         for (j, _), weight in zip(row, alpha, strict=True):
@@ -54,10 +54,11 @@ def literal(
 
 
 @pytest.mark.parametrize("kind", [HomogeneousAttention, HeterogeneousAttention])
-@pytest.mark.parametrize("heads", [1, 2])
-def test_attention_is_its_equations(kind: type, heads: int) -> None:
+@pytest.mark.parametrize(("heads", "slope"), [(1, {}), (2, {}), (2, {"negative_slope": 0.4})])
+def test_attention_is_its_equations(kind: type, heads: int, slope: dict[str, float]) -> None:
     graph = draw_graph(4, count=3)
-    attention = kind(CHANNELS, SCHEMA, heads, dtype=torch.float64)
+    attention = kind(CHANNELS, SCHEMA, heads, dtype=torch.float64, **slope)
+    assert attention.negative_slope == slope.get("negative_slope", 0.1)
     s, v = torch.randn(2, graph.num_nodes, CHANNELS, dtype=torch.float64)
     out, weights = attention(s, v, graph, return_attention=True)
     torch.testing.assert_close((out, weights), literal(attention, s, v, graph))
@@ -95,9 +96,10 @@ def test_value_is_shared_and_drawn_once() -> None:
         assert parameter.std() > 0.4 * bound
 
 
-def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
+@pytest.mark.parametrize("kind", [HomogeneousAttention, HeterogeneousAttention])
+def test_dropout_acts_in_training_only_and_keeps_the_mean(kind: type) -> None:
     graph = draw_graph(6, count=4)
-    attention = HeterogeneousAttention(CHANNELS, SCHEMA, dropout=0.5)
+    attention = kind(CHANNELS, SCHEMA, dropout=0.5)
     x = torch.randn(graph.num_nodes, CHANNELS)
     attention.eval()
     expected = attention(x, x, graph)

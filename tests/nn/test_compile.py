@@ -125,14 +125,25 @@ def _nothing_compiled() -> Iterator[None]:
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize(("backend", "batches"), [("auto", 64), ("torch", 40)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_each_layer_takes_a_stream_of_batches(name: str) -> None:
+def test_each_layer_takes_a_stream_of_batches(name: str, backend: str, batches: int) -> None:
     layer = LAYERS[name]()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-    for graph in draw_batches(64):
-        assert_equal_to_eager(layer, compiled, graph)
+    with mmgraph.use_backend(backend):
+        for graph in draw_batches(batches):
+            assert_equal_to_eager(layer, compiled, graph)
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= torch._dynamo.config.recompile_limit
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_an_update_of_another_type_compiles(dtype: torch.dtype) -> None:
+    layer = nn.AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, dtype=dtype)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    (graph,) = draw_batches(1)
+    x = torch.randn(graph.num_nodes, CHANNELS, dtype=dtype)
+    torch.testing.assert_close(compiled(x, graph), layer(x, graph))
 
 
 @pytest.mark.slow

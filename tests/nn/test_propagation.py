@@ -36,7 +36,8 @@ def graph_sage(ours: GraphSAGE) -> Module:
 
 @torch.no_grad()
 def gat(ours: GAT) -> Module:
-    theirs = GATConv(CHANNELS, CHANNELS // ours.heads, ours.heads).double()
+    slope = ours.negative_slope
+    theirs = GATConv(CHANNELS, CHANNELS // ours.heads, ours.heads, negative_slope=slope).double()
     theirs.lin.weight.copy_(ours.weight.T)
     theirs.att_dst.copy_(ours.centre)
     theirs.att_src.copy_(ours.neighbour)
@@ -46,8 +47,13 @@ def gat(ours: GAT) -> Module:
 
 @torch.no_grad()
 def rgat(ours: RGAT) -> Module:
-    theirs = RGATConv(CHANNELS, CHANNELS // ours.heads, SCHEMA.num_relations, heads=ours.heads)
-    theirs = theirs.double()
+    theirs = RGATConv(
+        CHANNELS,
+        CHANNELS // ours.heads,
+        SCHEMA.num_relations,
+        heads=ours.heads,
+        negative_slope=ours.negative_slope,
+    ).double()
     theirs.weight.copy_(ours.weight)
     theirs.q.copy_(ours.query)
     theirs.k.copy_(ours.key)
@@ -68,8 +74,10 @@ CASES = {
     "GraphSAGE": (lambda e: GraphSAGE(CHANNELS, e), graph_sage),
     "GAT": (lambda e: GAT(CHANNELS, 1, e), gat),
     "GAT of two heads": (lambda e: GAT(CHANNELS, 2, e), gat),
+    "GAT of a slope": (lambda e: GAT(CHANNELS, 1, e, negative_slope=0.5), gat),
     "RGAT": (lambda e: RGAT(CHANNELS, SCHEMA, 1, e), rgat),
     "RGAT of two heads": (lambda e: RGAT(CHANNELS, SCHEMA, 2, e), rgat),
+    "RGAT of a slope": (lambda e: RGAT(CHANNELS, SCHEMA, 1, e, negative_slope=0.5), rgat),
     "GGNN": (lambda e: GGNN(CHANNELS, 1, e), ggnn),
     "GGNN of three steps": (lambda e: GGNN(CHANNELS, 3, e), ggnn),
 }
@@ -96,6 +104,31 @@ def test_block_equals_pyg(name: str, edges: str) -> None:
     (gradient,) = torch.autograd.grad(out.square().sum(), x)
     (expected_gradient,) = torch.autograd.grad(expected.square().sum(), x)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("block", [GAT(CHANNELS, dropout=0.5), RGAT(CHANNELS, SCHEMA, dropout=0.5)])
+def test_dropout_of_the_weights_acts_in_training_alone(block: GAT | RGAT) -> None:
+    graph = draw_graph(9)
+    x = torch.randn(graph.num_nodes, CHANNELS)
+    assert not torch.equal(block.train()(x, graph), block(x, graph))
+    assert torch.equal(block.eval()(x, graph), block(x, graph))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nodes_without_edges_are_no_trouble(name: str) -> None:
+    graph = mmgraph.SequenceGraph.from_edges(
+        SCHEMA,
+        torch.zeros(3, dtype=torch.long),
+        torch.tensor([[0], [1]]),
+        torch.tensor([SCHEMA.relation_id("next")]),
+        step_node=torch.tensor([0, 1, 2]),
+        add_self=False,
+    )
+    x = torch.randn(3, CHANNELS, requires_grad=True)
+    out = CASES[name][0]("all")(x, graph)
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    assert out.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -62,6 +62,15 @@ def test_asynchronous_update_is_its_two_orders(
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.parametrize("update", [AsynchronousUpdate, SynchronousUpdate])
+def test_options_reach_both_attentions(update: Any, graph: SequenceGraph, x: Tensor) -> None:
+    made = update.from_channels(CHANNELS, SCHEMA, 2, negative_slope=0.3, dropout=0.5)
+    for attention in (made.homogeneous, made.heterogeneous):
+        assert (attention.heads, attention.negative_slope, attention.dropout) == (2, 0.3, 0.5)
+    assert not torch.equal(made.train()(x, graph), made(x, graph))
+    assert torch.equal(made.eval()(x, graph), made(x, graph))
+
+
 @pytest.mark.parametrize(("order", "invasive"), list(product(ORDERS, (False, True))))
 def test_any_two_operators_with_the_call_will_do(
     order: str, invasive: bool, graph: SequenceGraph, x: Tensor
