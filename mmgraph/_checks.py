@@ -122,6 +122,14 @@ def offsets(name: str, value: Tensor, total: int, count: int | None = None) -> N
         )
 
 
+def segment_bounds(name: str, value: Tensor, total: int) -> list[int]:
+    """Offsets as numbers, after :func:`offsets` held them to its rules."""
+    found: list[int] = value.tolist()
+    if not found or found != sorted(found) or found[0] != 0 or found[-1] != total:
+        offsets(name, value, total)
+    return found
+
+
 def first_bad(bad: Tensor, message: Callable[[int], str]) -> None:
     """Raise a ValueError for the first true entry."""
     if bad.numel() and bool(bad.any()):

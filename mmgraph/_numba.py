@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -60,12 +63,13 @@ class Compiled:
             return self._function(*arguments)
 
 
-def callback(function: Callable[[int], None], purpose: str) -> Any:
+def callback(function: Callable[[int], None], purpose: str, uses: ModuleType | None = None) -> Any:
     """Compile a function of one integer to one of C's, cached as :class:`Compiled` is.
 
     Args:
         function: the Python function; what it raises is lost.
         purpose: what is compiled, in words, for the log.
+        uses: the module of what the function calls and what is compiled into it, if any.
 
     Returns:
         A function of :mod:`ctypes`, which releases the GIL when called.
@@ -73,6 +77,10 @@ def callback(function: Callable[[int], None], purpose: str) -> Any:
     import numba
     from numba.core import event
 
+    if uses is not None:
+        # Numba holds what is cached against the function's own file alone: its name tells of this.
+        source = Path(str(uses.__file__)).read_bytes()
+        function.__qualname__ += f".{hashlib.sha256(source).hexdigest()[:8]}"
     with event.install_listener("numba:run_pass", _announcement(purpose)):
         try:
             compiled = numba.cfunc("void(int64)", cache=True, error_model="numpy")(function)

@@ -154,6 +154,10 @@ class SequenceGraphBuilder:
         from mmgraph._build import adjacency, fill
 
         rows = np.empty(0, np.int64) if item_rows else np.arange(values.size)
+        # What was compiled for an array that may be written takes no other, such as the mapped file
+        # that joblib makes of a large table for its workers.
+        table = table.view()
+        table.flags.writeable = False
         found = adjacency(values, rows, first, last, table, column_ptr, item_rows)
         counts, bounds, ids, _, inside = found[:5]
         lengths = last - first

@@ -553,25 +553,28 @@ class SequenceGraph:
         if not -self.num_graphs <= index < self.num_graphs:
             raise IndexError(f"index: expected one of {self.num_graphs} graphs, got {index}")
         index %= self.num_graphs
-        nodes = (self.batch == index).nonzero().squeeze(1)
-        new_node = torch.zeros_like(self.batch)
-        new_node[nodes] = torch.arange(nodes.shape[0], device=self.device)
-        edges = (self.batch[self.edge_index[1]] == index).nonzero().squeeze(1)
-        occurrences = (self.batch[self.occurrence_node] == index).nonzero().squeeze(1)
-        ends = self.step_ptr[index : index + 2]
-        first, last = ends.tolist()
+        # Nodes are sorted by type and then by graph, edges by centre, occurrences by node: a
+        # graph's are a run for each type.
+        ends = torch.tensor([index, index + 1], device=self.device)
+        types = pairwise(self.type_ptr.tolist())
+        runs = torch.stack([a + torch.searchsorted(self.batch[a:b], ends) for a, b in types])
+        nodes = _counted(runs)
+        edges = _counted(self.edges.ptr[runs])
+        occurrences = _counted(self.occurrence_ptr[runs])
+        steps = self.step_ptr[index : index + 2]
+        first, last = steps.tolist()
         return self._assemble(
             schema=self.schema,
             num_graphs=1,
             node_id=self.node_id[nodes],
             node_type=self.node_type[nodes],
             batch=torch.zeros_like(nodes),
-            edge_index=new_node[self.edge_index[:, edges]],
+            edge_index=torch.searchsorted(nodes, self.edge_index[:, edges]),
             edge_type=self.edge_type[edges],
             edge_attr=None if self.edge_attr is None else self.edge_attr[edges],
-            step_ptr=ends - first,
-            step_node=new_node[self.step_node[first:last]],
-            occurrence_node=new_node[self.occurrence_node[occurrences]],
+            step_ptr=steps - first,
+            step_node=torch.searchsorted(nodes, self.step_node[first:last]),
+            occurrence_node=torch.searchsorted(nodes, self.occurrence_node[occurrences]),
             occurrence_position=self.occurrence_position[occurrences],
         )
 
@@ -627,6 +630,11 @@ def ptr_of(sorted_or_not: Tensor, size: int) -> Tensor:
 
 
 _Mapped = TypeVar("_Mapped", EdgeSet, SequenceGraph)
+
+
+def _counted(runs: Tensor) -> Tensor:
+    """The numbers of runs ``[R, 2]`` (begin, end), one run after another."""
+    return torch.cat([torch.arange(a, b, device=runs.device) for a, b in runs.tolist()])
 
 
 def _map_tensors(value: _Mapped, move: Callable[[Tensor], Tensor]) -> _Mapped:

@@ -24,12 +24,12 @@ def reached_nodes(
     two passes over different edge sets, so it reads two hops of its input:
 
     .. math::
-        R_{l-1} = \mathrm{ho}(R_l) \cup \mathrm{he}(R_l) \cup \mathrm{ho}(\mathrm{he}(R_l))
-                  \cup \mathrm{he}(\mathrm{ho}(R_l)),
+        R_{l-1} = R_l \cup \mathrm{ho}(R_l) \cup \mathrm{he}(R_l)
+                  \cup \mathrm{ho}(\mathrm{he}(R_l)) \cup \mathrm{he}(\mathrm{ho}(R_l)),
 
     with :math:`\mathrm{ho}(R)` the homogeneous neighbours of the nodes in :math:`R` and
-    :math:`\mathrm{he}(R)` the heterogeneous ones, both with the nodes themselves where these have
-    ``self`` edges, as the builder's do.
+    :math:`\mathrm{he}(R)` the heterogeneous ones; a node's own state scores its neighbours even
+    where it has no ``self`` edge.
 
     Args:
         graph: the graph that the layers ran on.
@@ -61,7 +61,7 @@ def masks_of_reached(
         ho = _neighbours(homogeneous, reached[-1])
         he = _neighbours(heterogeneous, reached[-1])
         reached.append(
-            ho | he | _neighbours(homogeneous, he) | _neighbours(heterogeneous, ho),
+            reached[-1] | ho | he | _neighbours(homogeneous, he) | _neighbours(heterogeneous, ho)
         )
     return reached[::-1]
 

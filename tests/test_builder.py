@@ -395,6 +395,14 @@ def test_builders_pickle_and_show_themselves() -> None:
     )
 
 
+def test_a_table_that_cannot_be_written_serves_as_well() -> None:
+    builder = SequenceGraphBuilder(SCHEMA, CODES)
+    mapped = pickle.loads(pickle.dumps(builder))
+    mapped._table.setflags(write=False)  # as joblib hands a large one to its workers
+    assert_same(builder(HISTORIES), mapped(HISTORIES))
+    assert_same(mapped(HISTORIES), builder(HISTORIES))
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads through /proc")
 def test_building_starts_no_thread() -> None:
     builder = SequenceGraphBuilder(SCHEMA, CODES)

@@ -100,17 +100,21 @@ def test_one_long_chain_is_reached_from_its_end():
     assert found == [[2, 3, 4], [3, 4], [4]]
 
 
-def test_without_self_edges_a_node_need_not_read_itself():
+def test_without_self_edges_a_node_still_scores_its_neighbours():
     graph = SequenceGraph.from_edges(
-        GraphSchema(("item", "image")),
-        torch.tensor([0, 1]),
-        torch.tensor([[1, 0], [0, 1]]),  # each is the other's neighbour
-        torch.tensor([4, 5]),
-        step_node=torch.tensor([0]),
+        SCHEMA,
+        torch.tensor([0, 0, 0, 1, 1]),
+        torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4], [0, 0, 0, 0, 1, 2, 3, 4]]),
+        torch.tensor(
+            [SCHEMA.relation_id(r) for r in (*["next"] * 2, *["item>image"] * 2)] + [0] * 4
+        ),
+        step_node=torch.tensor([1, 2, 0]),
         add_self=False,
     )
-    found = [mask.tolist() for mask in reached_nodes(graph, 3)]
-    assert found == [[True, False], [False, True], [True, False]]
+    found = reached_nodes(graph, 2)
+    assert found[1].tolist() == [True, False, False, False, False]
+    assert found[0].tolist() == [True] * 5
+    assert by_gradient(graph, 2, Last(), invasive=False)[0].tolist() == [True] * 5
 
 
 @pytest.mark.parametrize("histories", [[], [[]], [[], []]])

@@ -52,7 +52,8 @@ if _choice not in _CHOICES:
 class use_backend:
     """Choose the backend of every kernel: as a setting, or as a context manager.
 
-    The environment variable ``MMGRAPH_BACKEND`` is what holds until this is called.
+    The environment variable ``MMGRAPH_BACKEND`` is what holds until this is called. The choice is
+    the process's, not a thread's: contexts of two threads that overlap undo each other's.
 
     Args:
         name: ``"fused"`` is one pass over the edges, on the CPU (compiled by Numba; float32,

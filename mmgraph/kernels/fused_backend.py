@@ -321,7 +321,7 @@ def edge_attention(
     out, alpha, _ = torch.ops.mmgraph.edge_attention(
         query, key, value, *_graph(edges), relation_weight, edge_bias, edge_scale, negative_slope
     )
-    return out, alpha.to(value.dtype)
+    return out, alpha.to(out.dtype)
 
 
 def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:

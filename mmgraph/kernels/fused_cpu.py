@@ -23,6 +23,7 @@ from torch import Tensor
 from mmgraph import _checks as check
 from mmgraph._numba import callback
 from mmgraph.kernels import _cpu_kernels as kernels
+from mmgraph.kernels import _simd
 
 
 def unavailable() -> str | None:
@@ -266,11 +267,9 @@ def aggregate_backward(
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     _check_same_type(x, weight=weight)
-    bounds = ptr.tolist()
-    if bounds != sorted(bounds) or bounds[0] != 0 or bounds[-1] != x.shape[0]:
-        check.offsets("ptr", ptr, x.shape[0])
+    segments = pairwise(check.segment_bounds("ptr", ptr, x.shape[0]))
     out = x.new_empty(x.shape[0], weight.shape[2])
-    for (a, b), w in zip(pairwise(bounds), weight.unbind(), strict=True):
+    for (a, b), w in zip(segments, weight.unbind(), strict=True):
         torch.mm(x[a:b], w, out=out[a:b])
     return out
 
@@ -406,7 +405,7 @@ def _kernel(
 
 @functools.cache
 def _compiled(make: Callable[..., Any], *constants: Any) -> Any:
-    return callback(make(*constants), "mmgraph's fused kernels")
+    return callback(make(*constants), "mmgraph's fused kernels", uses=_simd)
 
 
 # The longest vectors, of 512 bytes: half of AVX-512's registers. With AVX2's fewer registers it is

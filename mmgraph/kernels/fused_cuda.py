@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmgraph import _checks as check
+
 _log = logging.getLogger("mmgraph")
 
 # The transposed edge set: its ptr, its index (the centres) and where each edge is in the set.
@@ -322,7 +324,7 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     cuBLAS, which is hard to beat on a handful of tall matrices, takes them as they are.
     """
     out = x.new_empty(x.shape[0], weight.shape[2])
-    for segment, rows in enumerate(_segments(ptr)):
+    for segment, rows in enumerate(_segments(ptr, x.shape[0])):
         torch.mm(x[rows], weight[segment], out=out[rows])
     return out
 
@@ -333,7 +335,7 @@ def segment_matmul_backward(
     """Gradients of x and weight, without numbers where not needed."""
     grad_x = _like(x) if needs[0] else x.new_empty(0)
     grad_weight = _like(weight) if needs[1] else weight.new_empty(0)
-    for segment, rows in enumerate(_segments(ptr)):
+    for segment, rows in enumerate(_segments(ptr, x.shape[0])):
         if needs[0]:
             torch.mm(grad[rows], weight[segment].T, out=grad_x[rows])
         if needs[1]:
@@ -350,8 +352,8 @@ def _check_types(*tensors: Tensor | None) -> None:
             )
 
 
-def _segments(ptr: Tensor) -> list[slice]:
-    bounds = ptr.tolist()
+def _segments(ptr: Tensor, rows: int) -> list[slice]:
+    bounds = check.segment_bounds("ptr", ptr, rows)
     return [slice(begin, end) for begin, end in itertools.pairwise(bounds)]
 
 

@@ -73,19 +73,17 @@ def aggregate(value: Tensor, edges: EdgeSet, weight: Tensor | None, reduce: str)
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     if torch.compiler.is_compiling() and len(weight):
         return _segment_matmul_of_all_rows(x, ptr, weight)
-    check.offsets("ptr", ptr, x.shape[0])
-    bounds = pairwise(ptr.tolist())
-    parts = [x[a:b] @ w for (a, b), w in zip(bounds, weight.unbind(), strict=True)]
+    segments = pairwise(check.segment_bounds("ptr", ptr, x.shape[0]))
+    parts = [x[a:b] @ w for (a, b), w in zip(segments, weight.unbind(), strict=True)]
     return torch.cat(parts) if parts else x @ weight.sum(0)  # no segments, and so no rows
 
 
 def _segment_matmul_of_all_rows(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
-    """The same without reading the offsets, which torch.compile cannot: each product of all rows."""
+    """The same without reading the offsets, which torch.compile cannot: products of all rows."""
     row = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
-    first, *others = reversed(list(zip(ptr[1:], weight.unbind(), strict=True)))
-    out = x @ first[1]
-    for end, w in others:  # an earlier segment takes all rows before its end
-        out = torch.where(row < end, x @ w, out)
+    out: Tensor = x @ weight[-1]
+    for segment in reversed(range(len(weight) - 1)):  # an earlier one takes all rows to its end
+        out = torch.where(row < ptr[segment + 1], x @ weight[segment], out)
     return out
 
 

@@ -23,7 +23,14 @@ class _TypedAttention(Module, Generic[Scores]):
     """What the two attentions share: their sizes, the typed products and the call."""
 
     scores_on_values = False
-    """Whether ``project_scores`` and ``project_values`` are one product."""
+    """Whether ``project_scores`` and ``project_values`` are one product; a subclass that overrides
+    either of them says so itself where they still are."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        overridden = {"project_scores", "project_values"} & vars(cls).keys()
+        if overridden and "scores_on_values" not in vars(cls):
+            cls.scores_on_values = False
 
     def __init__(
         self,

@@ -87,7 +87,8 @@ class NodeEmbedding(Module):
     Attributes:
         tables: a module per modality, in the schema's order. It is called as ``table(ids)`` for
             the rows ``[len(ids), channels]`` of some ids and as ``table(None)`` for all; another
-            with that call and a ``reset_parameters`` may take its place.
+            with that call and a ``reset_parameters`` may take its place. A graph's ids are held
+            against its ``num_ids``, where it has one.
         type_embedding: ``[T, channels]``, or ``None``.
         position_embedding: ``[max_length, channels]``, or ``None``.
         weight: :math:`W`, ``[channels, 3 channels]`` (``[out, in]``), narrower without types or
@@ -97,8 +98,8 @@ class NodeEmbedding(Module):
         a :class:`~mmgraph.SequenceGraph` to ``[num_nodes, channels]``.
 
     Note:
-        The position embeddings have no second derivatives: their mean is PyTorch's
-        ``embedding_bag``.
+        The position embeddings have no second and no forward-mode derivatives: their mean is
+        PyTorch's ``embedding_bag``.
 
         Under ``torch.compile`` a graph's ids and positions are not held against the tables, and
         every table is read for every node: leave this module out of what is compiled where that
@@ -144,7 +145,6 @@ class NodeEmbedding(Module):
         self.tables = ModuleDict(
             {_key(m): _table(m, tables[m], channels, factory) for m in schema.modalities}
         )
-        self._num_ids = tuple(table.num_ids for table in self._tables.values())
         self.type_embedding = (
             Parameter(torch.empty(schema.num_types, channels, **factory)) if use_type else None
         )
@@ -213,9 +213,10 @@ class NodeEmbedding(Module):
         check_schema(graph, self.schema)
         if torch.compiler.is_compiling():  # a batch's bounds would be compiled in
             return
-        ids = zip(self.schema.modalities, self._num_ids, graph.id_bounds, strict=True)
-        for modality, size, bound in ids:
-            if bound > size:
+        tables = zip(self.schema.modalities, self._tables.values(), graph.id_bounds, strict=True)
+        for modality, table, bound in tables:
+            size = getattr(table, "num_ids", None)
+            if size is not None and bound > size:
                 raise ValueError(
                     f"graph: expected {modality} ids below {size}, the size of its table, "
                     f"got {bound - 1}"

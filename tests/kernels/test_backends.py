@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -500,6 +501,34 @@ def test_first_use_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
     assert "compiling a function of the tests, once" in caplog.text
 
 
+def test_code_on_disk_is_not_that_of_other_helpers(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(
+        "import numpy as np\nfrom helper import number\nfrom mmgraph.kernels._simd import array\n"
+        "def function(address):\n    array(address, np.int64)[0] = number()\n"
+    )
+    program = (
+        "import helper, user\nimport numpy as np\nfrom mmgraph._numba import callback\n"
+        "found = np.zeros(1, np.int64)\n"
+        "callback(user.function, 'a test', uses=helper)(found.ctypes.data)\nprint(found[0])\n"
+    )
+    root, found = Path(mmgraph.__file__).parents[1], []
+    for number in (1, 1, 234):
+        (tmp_path / "helper.py").write_text(
+            f"import numba\n\n@numba.njit\ndef number():\n    return {number}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(root)])},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append((done.stdout.strip(), "compiling a test" in done.stderr))
+    assert found == [("1", True), ("1", False), ("234", True)]
+
+
 # Types, and which backend runs.
 
 
@@ -510,10 +539,11 @@ def test_autocast_computes_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         projected = kernels.segment_matmul(rows[:, 0], ptr, weight)
         assert projected.dtype == torch.bfloat16
-        out = kernels.edge_attention(rows, projected.unsqueeze(1), projected.unsqueeze(1), edges)
+        key = projected.unsqueeze(1)
+        out, alpha = kernels.edge_attention(rows, key, key, edges, return_weights=True)
         softmax = kernels.edge_softmax(out.new_zeros(20, 1, dtype=torch.bfloat16), edges)
         total = kernels.aggregate(projected.unsqueeze(1), edges)
-    assert {out.dtype, softmax.dtype, total.dtype} == {torch.float32}
+    assert {out.dtype, alpha.dtype, softmax.dtype, total.dtype} == {torch.float32}
     (out.sum() + total.sum()).backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32

@@ -50,6 +50,11 @@ def test_the_cases(mode: str) -> None:
     assert " passed" in done.stdout
 
 
+def test_offsets_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"ptr\[-1\]: expected the number of values, 5, got 2"):
+        fused_cuda.segment_matmul(torch.ones(5, 2), torch.tensor([0, 2]), torch.ones(1, 2, 2))
+
+
 @pytest.mark.parametrize("name", ["edge_attention", "edge_softmax", "aggregate", "segment_matmul"])
 @pytest.mark.parametrize("suffix", ["", "_backward"])
 def test_each_operator_has_a_kernel_that_takes_its_arguments(name: str, suffix: str) -> None:

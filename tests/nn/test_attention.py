@@ -68,6 +68,42 @@ def test_attention_is_its_equations(kind: type, heads: int, slope: dict[str, flo
     assert torch.equal(out, steps)
 
 
+class Normalised(HomogeneousAttention):
+    def project_scores(self, score_state: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
+        return torch.nn.functional.normalize(super().project_scores(score_state, graph), dim=-1)
+
+
+class Doubled(HomogeneousAttention):
+    def project_values(self, value_state: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
+        return 2 * super().project_values(value_state, graph)
+
+    def project_scores(self, score_state: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
+        return super().project_values(score_state, graph)
+
+
+@pytest.mark.parametrize("kind", [Normalised, Doubled])
+def test_steps_that_a_subclass_changes_are_taken(kind: type) -> None:
+    graph = draw_graph(5)
+    x = torch.randn(graph.num_nodes, CHANNELS)
+    homogeneous, heterogeneous = kind(CHANNELS, SCHEMA), HeterogeneousAttention(CHANNELS, SCHEMA)
+    apart = homogeneous.attend(
+        homogeneous.project_scores(x, graph), homogeneous.project_values(x, graph), graph
+    )
+    torch.testing.assert_close(homogeneous(x, x, graph), apart)
+    plain = HomogeneousAttention(CHANNELS, SCHEMA)
+    plain.load_state_dict(homogeneous.state_dict())
+    assert (plain(x, x, graph) - apart).abs().max() > 1e-3
+    update = mmgraph.nn.AsynchronousUpdate(homogeneous, heterogeneous, order="heterogeneous-first")
+    called = mmgraph.nn.AsynchronousUpdate(
+        lambda *inputs: homogeneous(*inputs),
+        lambda *inputs: heterogeneous(*inputs),
+        order="heterogeneous-first",
+    )
+    torch.testing.assert_close(update(x, graph), called(x, graph))
+    update.invasive = called.invasive = True
+    torch.testing.assert_close(update(x, graph), called(x, graph))
+
+
 @pytest.mark.parametrize("kind", [HomogeneousAttention, HeterogeneousAttention])
 def test_gradients(kind: type) -> None:
     graph = draw_graph(5, count=1)

@@ -129,6 +129,28 @@ def test_a_batch_without_a_modality_is_valid() -> None:
     assert embedding(draw_builder(3)([])).shape == (0, CHANNELS)
 
 
+class Growing(torch.nn.Module):
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(rows, CHANNELS))
+
+    def forward(self, ids: torch.Tensor | None) -> torch.Tensor:
+        return self.weight if ids is None else self.weight[ids]
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.normal_(self.weight)
+
+
+def test_another_table_takes_a_place_with_its_own_size() -> None:
+    embedding = NodeEmbedding(SCHEMA, {**SIZES, "item": 1}, CHANNELS, MAX_LENGTH)
+    embedding.tables["item"] = Growing(NUM_ITEMS)
+    assert embedding(GRAPH).shape == (GRAPH.num_nodes, CHANNELS)
+    assert embedding.table("item").shape == (NUM_ITEMS, CHANNELS)
+    embedding.tables["item"].num_ids = 2
+    with pytest.raises(ValueError, match="expected item ids below 2, the size of its table"):
+        embedding(GRAPH)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
