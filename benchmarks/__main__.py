@@ -98,7 +98,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         jobs = [job for job in jobs if (job[0][0], job[1], job[2]) not in held]
     for names, workload, threads in jobs:
         results["rows"] += _process(names, workload, threads, options.smoke)
-        _save(results, options.json)  # a long run that is stopped keeps what it has
+        if options.json:
+            report.save(results, options.json)  # a long run that is stopped keeps what it has
     return results
 
 
@@ -117,13 +118,6 @@ def _earlier(path: Path, now: dict[str, str]) -> dict[str, Any]:
     if now["commit"] not in then["commit"].split(", then "):
         then["commit"] += f", then {now['commit']}"
     return results
-
-
-def _save(results: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
-        rows = ",\n".join(json.dumps(row) for row in results["rows"])
-        text = f'{{"environment": {json.dumps(results["environment"])},\n"rows": [\n{rows}\n]}}\n'
-        path.write_text(text, encoding="utf-8")
 
 
 def _process(

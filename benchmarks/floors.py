@@ -143,6 +143,18 @@ FLOORS = (
         {FORWARD: 100, BOTH: 100},
     ),
     Floor(
+        "the layer against MMSR's dense layout at its best",
+        _fused("layer"),
+        _layers("layer", "MMSR's dense layout"),
+        {FORWARD: 5, BOTH: 5},
+    ),
+    Floor(
+        "the layer against compiled PyTorch",
+        _fused("layer"),
+        _layers("layer", "PyTorch compiled"),
+        {FORWARD: None, BOTH: None},
+    ),
+    Floor(
         "the layer against one GatedGraphConv step",
         _fused("layer"),
         _layers("GGNN", "PyG"),

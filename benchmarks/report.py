@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.floors import Verdict
 from benchmarks.row import BOTH, CALL, FORWARD, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # an extra, drawn with only when asked for
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Write a run's results as JSON, a row a line."""
+    rows = ",\n".join(json.dumps(row) for row in results["rows"])
+    text = f'{{"environment": {json.dumps(results["environment"])},\n"rows": [\n{rows}\n]}}\n'
+    path.write_text(text, encoding="utf-8")
 
 
 def text(environment: dict[str, str], rows: Sequence[Row]) -> str:

@@ -173,6 +173,30 @@ def test_a_part_of_a_run_is_not_published(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--publish goes with a whole run, or with --from" in capsys.readouterr().err
 
 
+def test_what_is_published_is_kept_and_never_a_smoke_test(
+    smoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = json.loads(smoke[3].read_text(encoding="utf-8"))
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(publish, "FILES", ())
+    monkeypatch.setattr(publish, "PLOTS", tmp_path / "plots")
+    with pytest.raises(ValueError, match="results: expected a whole run, got small"):
+        list(publish.publish(results))
+    assert not list(tmp_path.iterdir())
+    del results["environment"]["sizes"]
+    written = list(publish.publish(results))
+    assert written[0] == publish.RESULTS
+    assert json.loads(publish.RESULTS.read_text(encoding="utf-8")) == results
+
+
+def test_the_formulations_run_on_pytest_benchmark() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks"]
+    command += ["--benchmark-disable", "-k", "test_builder or (heterogeneous and fused)"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5_000:]
+    assert " passed" in done.stdout
+
+
 class Halved(torch.autograd.Function):
     """The identity with half of its gradient."""
 

@@ -405,12 +405,21 @@ def test_a_table_that_cannot_be_written_serves_as_well() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads through /proc")
 def test_building_starts_no_thread() -> None:
-    builder = SequenceGraphBuilder(SCHEMA, CODES)
-    builder(HISTORIES)
-    before = set(os.listdir("/proc/self/task"))
-    for _ in range(3):
-        builder(HISTORIES * 100)
-    assert set(os.listdir("/proc/self/task")) <= before  # another test's may end meanwhile
+    program = (
+        "import os\n"
+        "import mmgraph\n"
+        "before = set(os.listdir('/proc/self/task'))\n"
+        "builder = mmgraph.SequenceGraphBuilder(mmgraph.GraphSchema(('item',)), num_items=20)\n"
+        "for count in (1, 1000):\n"
+        "    builder([[1, 2, 3]] * count)\n"
+        "print(len(set(os.listdir('/proc/self/task')) - before))\n"
+    )
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(pools, "2")}
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # SciPy's, which Numba imports, starts with it
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
 
 
 FLAT_MASK = torch.ones(10, dtype=torch.bool)
