@@ -21,13 +21,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.environment import environment, pinned
 from benchmarks.floors import verdicts
-from benchmarks.publish import publish
+from benchmarks.publish import Job, publish
 from benchmarks.row import Row, Settings
 from benchmarks.timing import FULL, SMOKE
 
@@ -58,7 +59,7 @@ def main() -> int:
     if options.plots:
         print("\n".join(report.plots(rows, options.plots)))
     if options.publish:
-        print("\n".join(map(str, publish(results))))
+        print("\n".join(map(str, publish(results, _jobs(SUITES)))))
     broken = [row for row in rows if row.status in ("wrong", "failed")]
     print("\n".join(["", "## wrong or failed", "", *map(report.line, broken)] if broken else []))
     ok = not broken
@@ -76,16 +77,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     if options.smoke:
         jobs = [(suites, None, number) for number in options.threads or [1]]
     else:
-        for suite in suites:
-            names = importlib.import_module(f"benchmarks.suites.{suite}").NAMES
-            usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
-            jobs += [
-                ([suite], name, number)
-                for number in options.threads or usable
-                for name in SUITES[suite].get(number) or names
-                if options.workload in (None, name)
-            ]
-        jobs.sort(key=lambda job: job[2])  # all at one thread, then all at two
+        chosen = _jobs(suites, options.threads)
+        jobs = [([job[0]], *job[1:]) for job in chosen if options.workload in (None, job[1])]
     results: dict[str, Any] = {"environment": environment(), "rows": []}
     if options.smoke:
         results["environment"]["sizes"] = "small: no time here means anything"
@@ -103,7 +96,18 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def _job_of(row: dict[str, Any]) -> tuple[str, str, int]:
+def _jobs(suites: Iterable[str], threads: list[int] | None = None) -> list[Job]:
+    """What is measured in a process each: all at one thread, then all at two."""
+    jobs = []
+    for suite in suites:
+        names = importlib.import_module(f"benchmarks.suites.{suite}").NAMES
+        usable = [number for number in SUITES[suite] if number <= (os.cpu_count() or 1)]
+        for number in threads or usable:
+            jobs += [(suite, name, number) for name in SUITES[suite].get(number) or names]
+    return sorted(jobs, key=lambda job: job[2])
+
+
+def _job_of(row: dict[str, Any]) -> Job:
     return row["suite"], row["workload"], row["threads"]
 
 

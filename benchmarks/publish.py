@@ -36,20 +36,32 @@ SUMMARY = {
 """Floors that the README shows, and what it calls them."""
 
 
-def publish(results: dict[str, Any]) -> Iterator[Path]:
+Job = tuple[str, str, int]
+"""A suite, a workload and a number of threads: what a process measures."""
+
+
+def publish(results: dict[str, Any], jobs: Sequence[Job]) -> Iterator[Path]:
     """Write the results, the blocks of every file, and the plots; yields what was written.
 
     Raises:
-        ValueError: the results are of a smoke test.
+        ValueError: the results are of a smoke test, or lack one of the jobs of a whole run.
     """
     if "sizes" in results["environment"]:
         raise ValueError(f"results: expected a whole run, got {results['environment']['sizes']}")
     rows = [Row(**row) for row in results["rows"]]
+    measured = {(row.suite, row.workload, row.threads) for row in rows}
+    for suite, workload, threads in jobs:
+        if (suite, workload, threads) not in measured:
+            raise ValueError(
+                f"results: expected a whole run, got none of suite {suite}, workload {workload}, "
+                f"threads {threads}"
+            )
+    files = [ROOT / name for name in FILES]
+    texts = [fill(path.read_text(encoding="utf-8"), results) for path in files]  # or nothing at all
     report.save(results, RESULTS)
     yield RESULTS
-    for name in FILES:
-        path = ROOT / name
-        path.write_text(fill(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for path, text in zip(files, texts, strict=True):
+        path.write_text(text, encoding="utf-8")
         yield path
     scaling = [row for row in rows if row.suite == "scaling"]
     yield from map(Path, report.plots(scaling, PLOTS))

@@ -123,8 +123,11 @@ def offsets(name: str, value: Tensor, total: int, count: int | None = None) -> N
 
 
 def segment_bounds(name: str, value: Tensor, total: int) -> list[int]:
-    """Offsets as numbers, after :func:`offsets` held them to its rules."""
-    found: list[int] = value.tolist()
+    """Offsets as numbers, held to the rules of :func:`offsets`.
+
+    That makes several tensor operations, so it is left to word the error.
+    """
+    found: list[int] = value.tolist() if value.dim() == 1 else []
     if not found or found != sorted(found) or found[0] != 0 or found[-1] != total:
         offsets(name, value, total)
     return found

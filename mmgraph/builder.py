@@ -337,7 +337,10 @@ def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | No
             )
         values = _array("values", histories[0], 1, "iu")
         offsets = _array("offsets", histories[1], 1, "iu")
-        check.offsets("offsets", torch.from_numpy(offsets), values.size)
+        ends = offsets[[0, -1]].tolist() if offsets.size else []
+        if ends != [0, values.size] or (np.diff(offsets) < 0).any():
+            # To word the error: an operation of PyTorch could start its threads.
+            check.offsets("offsets", torch.from_numpy(offsets), values.size)
         return values, offsets, None
     if isinstance(histories, Tensor) and histories.is_nested:
         return *_unnested("histories", histories, 1), None
@@ -404,17 +407,26 @@ def _unpadded(padded: Ints) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     return padded[mask], np.concatenate([[0], mask.sum(axis=1).cumsum()]), mask
 
 
-def _unnested(name: str, nested: Tensor, dim: int, kinds: str = "iu") -> tuple[Any, Ints]:
+def _unnested(name: str, nested: Any, dim: int, kinds: str = "iu") -> tuple[Any, Ints]:
+    """A nested tensor, whose own methods `Tensor` does not declare, as one array and offsets."""
     if nested.layout != torch.jagged:
         raise TypeError(
             f"{name}: expected a nested tensor with layout=torch.jagged, got {nested.layout}"
         )
-    rows = [row.detach().cpu() for row in nested.unbind()]
-    if not rows:
-        return _listed(name, rows, dim, kinds)
-    if rows[0].dim() != dim:
-        raise ValueError(f"{name}: expected {dim + 1} dimensions, got {rows[0].dim() + 1}")
-    return _array(name, torch.cat(rows), dim, kinds), np.cumsum([0, *map(len, rows)])
+    if nested.dim() != dim + 1:
+        raise ValueError(f"{name}: expected {dim + 1} dimensions, got {nested.dim()}")
+    if isinstance(nested.size(1), int):
+        raise ValueError(f"{name}: expected steps in the dimension that is jagged, the second")
+    # Not by unbind, whose operations could start PyTorch's threads.
+    values = _array(name, nested.values(), dim, kinds)
+    starts, holes = nested.offsets().cpu().numpy(), nested.lengths()
+    lengths = np.diff(starts) if holes is None else holes.cpu().numpy()
+    ends = np.concatenate([[0], lengths.cumsum()])
+    if holes is None:
+        return values[starts[0] : starts[-1]], ends
+    return values[
+        np.arange(ends[-1]) + np.repeat(starts[: lengths.size] - ends[:-1], lengths)
+    ], ends
 
 
 def _listed(name: str, rows: Sequence[Any], dim: int, kinds: str) -> tuple[Any, Ints]:

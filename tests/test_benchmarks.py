@@ -181,10 +181,15 @@ def test_what_is_published_is_kept_and_never_a_smoke_test(
     monkeypatch.setattr(publish, "FILES", ())
     monkeypatch.setattr(publish, "PLOTS", tmp_path / "plots")
     with pytest.raises(ValueError, match="results: expected a whole run, got small"):
-        list(publish.publish(results))
+        list(publish.publish(results, []))
     assert not list(tmp_path.iterdir())
     del results["environment"]["sizes"]
-    written = list(publish.publish(results))
+    jobs = [(row["suite"], row["workload"], row["threads"]) for row in results["rows"]]
+    wanted = "got none of suite kernels, workload large, threads 2"
+    with pytest.raises(ValueError, match=wanted):
+        list(publish.publish(results, [*jobs, ("kernels", "large", 2)]))
+    assert not list(tmp_path.iterdir())
+    written = list(publish.publish(results, jobs))
     assert written[0] == publish.RESULTS
     assert json.loads(publish.RESULTS.read_text(encoding="utf-8")) == results
 
@@ -192,7 +197,7 @@ def test_what_is_published_is_kept_and_never_a_smoke_test(
 def test_the_formulations_run_on_pytest_benchmark() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks"]
     command += ["--benchmark-disable", "-k", "test_builder or (heterogeneous and fused)"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-5_000:]
     assert " passed" in done.stdout
 

@@ -240,6 +240,13 @@ def test_jagged_nested_tensors() -> None:
     assert_same(builder(holes), builder([[3, 1], [], [0, 1]]))
 
 
+def test_nested_tensors_that_are_jagged_elsewhere() -> None:
+    nested = torch.nested.nested_tensor_from_jagged(VALUES, OFFSETS)
+    codes = torch.nested.nested_tensor_from_jagged(torch.ones(len(VALUES), 1).long(), OFFSETS)
+    with pytest.raises(ValueError, match=r"codes\['image'\]: expected .* jagged, the second"):
+        SequenceGraphBuilder(SCHEMA, CODES)(nested, codes={"image": codes.transpose(1, 2)})
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_nested_tensors_that_are_not_jagged() -> None:
     nested = torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3])])
@@ -407,18 +414,31 @@ def test_a_table_that_cannot_be_written_serves_as_well() -> None:
 def test_building_starts_no_thread() -> None:
     program = (
         "import os\n"
+        "import numpy as np\n"
+        "import torch\n"
         "import mmgraph\n"
         "before = set(os.listdir('/proc/self/task'))\n"
-        "builder = mmgraph.SequenceGraphBuilder(mmgraph.GraphSchema(('item',)), num_items=20)\n"
-        "for count in (1, 1000):\n"
-        "    builder([[1, 2, 3]] * count)\n"
+        "schema = mmgraph.GraphSchema(('item', 'image'))\n"
+        "builder = mmgraph.SequenceGraphBuilder(schema, num_items=20)\n"
+        "for count in (1, 40_000):\n"  # of so many numbers PyTorch's operations use threads
+        "    steps = torch.from_numpy(np.ones((count, 2), np.int64))\n"
+        "    ends = torch.from_numpy(np.arange(0, 2 * count + 1, 2))\n"
+        "    codes = torch.from_numpy(np.ones((2 * count, 1), np.int64))\n"
+        "    present = torch.from_numpy(np.ones((2 * count, 1), np.bool_))\n"
+        "    jagged = torch.nested.nested_tensor_from_jagged\n"
+        "    flat = steps.view(-1)\n"
+        "    for histories in (\n"
+        "        (flat, ends), steps, steps.tolist(), list(steps), jagged(flat, ends)\n"
+        "    ):\n"
+        "        builder(histories, codes={'image': codes}, present={'image': present[:, 0]})\n"
+        "    builder(jagged(flat, ends), codes={'image': jagged(codes, ends)})\n"
         "print(len(set(os.listdir('/proc/self/task')) - before))\n"
     )
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(pools, "2")}
     environment["OPENBLAS_NUM_THREADS"] = "1"  # SciPy's, which Numba imports, starts with it
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout == "0\n", done.stderr
 
 

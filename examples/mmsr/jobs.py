@@ -57,8 +57,10 @@ class Source:
         return "" if self.folder is None else Path(os.path.abspath(self.folder)).name
 
     def same_folder(self, other: Source) -> bool:
-        """Whether both are of one folder, whatever their sequences."""
-        return (self.folder and Path(self.folder)) == (other.folder and Path(other.folder))
+        """Whether both are of one folder, whatever their sequences and however it is written."""
+        if self.folder is None or other.folder is None:
+            return self.folder is other.folder
+        return os.path.abspath(self.folder) == os.path.abspath(other.folder)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -79,12 +80,29 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
 
 def _segment_matmul_of_all_rows(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
-    """The same without reading the offsets, which torch.compile cannot: products of all rows."""
-    row = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
-    out: Tensor = x @ weight[-1]
-    for segment in reversed(range(len(weight) - 1)):  # an earlier one takes all rows to its end
-        out = torch.where(row < ptr[segment + 1], x @ weight[segment], out)
-    return out
+    """The same without reading the offsets, which torch.compile cannot: products of all rows.
+
+    A row is zeros where it is another segment's, and so is its product: what is not finite stays
+    in its segment, derivatives included.
+    """
+    segment = segment_of_row(ptr, x.shape[0]).to(x.device).unsqueeze(1)
+    parts = []
+    for number, matrix in enumerate(weight.unbind()):
+        own = segment == number
+        parts.append(torch.where(own, torch.where(own, x, 0) @ matrix, 0))
+    return functools.reduce(torch.add, parts)
+
+
+@torch.library.custom_op("mmgraph::segment_of_row", mutates_args=())
+def segment_of_row(ptr: Tensor, num_rows: int) -> Tensor:
+    """Each row's segment, ``[num_rows]``: an operator, which reads and checks the offsets."""
+    check.segment_bounds("ptr", ptr, num_rows)
+    return torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.long().diff())
+
+
+@segment_of_row.register_fake
+def _(ptr: Tensor, num_rows: int) -> Tensor:
+    return ptr.new_empty(num_rows, dtype=torch.int64)
 
 
 def rows_at(rows: Tensor, node: Tensor, edges: EdgeSet) -> Tensor:

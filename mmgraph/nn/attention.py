@@ -23,13 +23,14 @@ class _TypedAttention(Module, Generic[Scores]):
     """What the two attentions share: their sizes, the typed products and the call."""
 
     scores_on_values = False
-    """Whether ``project_scores`` and ``project_values`` are one product; a subclass that overrides
-    either of them says so itself where they still are."""
+    """Whether ``project_scores`` and ``project_values`` are one product; a subclass in which
+    either of them is another says so itself where they still are."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        overridden = {"project_scores", "project_values"} & vars(cls).keys()
-        if overridden and "scores_on_values" not in vars(cls):
+        says = next(base for base in cls.__mro__ if "scores_on_values" in vars(base))
+        steps = ("project_scores", "project_values")
+        if any(getattr(cls, step) is not getattr(says, step) for step in steps):
             cls.scores_on_values = False
 
     def __init__(

@@ -171,6 +171,11 @@ def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "shop" / "deeper")
     assert [Source(folder).name for folder in (".", "..", "../")] == ["deeper", "shop", "shop"]
     assert Source("..", "sequences_other.npz").name == "shop_other"
+    assert Source(".").same_folder(Source("../deeper", "sequences_other.npz"))
+    assert Source("..").same_folder(Source(str(tmp_path / "shop")))
+    assert not Source(".").same_folder(Source(".."))
+    assert GENERATED.same_folder(Source())
+    assert not GENERATED.same_folder(Source("."))
 
 
 def test_a_job_that_another_process_has_finished_meanwhile_is_not_done_again(tmp_path, monkeypatch):

@@ -184,6 +184,30 @@ def test_segment_matmul(backend: str) -> None:
             kernels.segment_matmul(inputs["x"], torch.tensor([0, 1, 1, 6]), inputs["weight"])
 
 
+@pytest.mark.parametrize("backend", ["fused", "torch"])
+def test_segment_matmul_compiled(backend: str) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(
+        kernels.segment_matmul, fullgraph=True, dynamic=True, backend="aot_eager"
+    )
+    ptr = torch.tensor([0, 2, 2, 5])
+    inputs = {"x": torch.randn(5, 3), "weight": torch.randn(3, 3, 4)}
+    inputs["weight"][1] = math.inf  # of no row
+    inputs["x"][0, 0] = math.nan  # of the first segment's
+
+    def run(leaves: dict[str, Tensor], product: Callable[..., Tensor]) -> Tensor:
+        return product(leaves["x"], ptr, leaves["weight"])
+
+    with mmgraph.use_backend(backend):
+        expected = with_gradients(lambda leaves: run(leaves, kernels.segment_matmul), inputs, ())
+        got = with_gradients(lambda leaves: run(leaves, compiled), inputs, ())
+        for x, y in zip(got, expected, strict=True):
+            torch.testing.assert_close(x, y, equal_nan=True)
+        for wrong in ([1, 2, 3, 5], [0, 2, 3, 4], [0, 3, 2, 5]):
+            with pytest.raises(ValueError, match=r"ptr\["):
+                compiled(inputs["x"], torch.tensor(wrong), inputs["weight"])
+
+
 @pytest.mark.parametrize("backend", NEW)
 def test_gradients_are_those_of_differences(backend: str) -> None:
     case = Case(3, 4, 8, channels=(2, 3), given=EVERY, slope=0.1, typed="v")
@@ -339,6 +363,7 @@ def test_opcheck_of_the_others(reduce: str) -> None:
     torch.library.opcheck(torch.ops.mmgraph.segment_matmul, (x, ptr, matrices))
     products = (torch.randn(6, 4), x.detach(), ptr, matrices.detach(), [True, True])
     torch.library.opcheck(torch.ops.mmgraph.segment_matmul_backward, products)
+    torch.library.opcheck(torch.ops.mmgraph.segment_of_row, (ptr, 6))
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.dtype == torch.float32])

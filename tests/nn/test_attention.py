@@ -81,7 +81,16 @@ class Doubled(HomogeneousAttention):
         return super().project_values(score_state, graph)
 
 
-@pytest.mark.parametrize("kind", [Normalised, Doubled])
+class NormalisesScores:
+    def project_scores(self, score_state: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
+        return torch.nn.functional.normalize(super().project_scores(score_state, graph), dim=-1)
+
+
+class Mixed(NormalisesScores, HomogeneousAttention):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Normalised, Doubled, Mixed])
 def test_steps_that_a_subclass_changes_are_taken(kind: type) -> None:
     graph = draw_graph(5)
     x = torch.randn(graph.num_nodes, CHANNELS)

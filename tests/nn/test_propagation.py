@@ -125,10 +125,14 @@ def test_nodes_without_edges_are_no_trouble(name: str) -> None:
         add_self=False,
     )
     x = torch.randn(3, CHANNELS, requires_grad=True)
-    out = CASES[name][0]("all")(x, graph)
+    block = CASES[name][0]("all")
+    out = block(x, graph)
     (gradient,) = torch.autograd.grad(out.square().sum(), x)
     assert out.isfinite().all()
     assert gradient.isfinite().all()
+    other = torch.cat([torch.randn(2, CHANNELS), x[2:]])  # the last one has no edge at all
+    torch.testing.assert_close(block(other, graph)[2], out[2])
+    assert (block(other, graph)[1] - out[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", CASES)
