@@ -185,11 +185,15 @@ def fill(
 ) -> None:
     """Fill a table: do what is not done yet, print it, draw it.
 
-    Several processes may do so at once.
+    Several processes may do so at once. All rows with three seeds take minutes on a few thousand
+    users, and days on tens of thousands: look at a dry run first.
 
     Args:
-        name: recommenders, propagation, updates, parts, additions, missing or smallest.
-        data: a data folder; without one, a small generated data set.
+        name: recommenders; propagation, other graph layers; updates, how the two attentions are
+            joined; parts, nodes, codes and readouts; additions, each alone; missing, with
+            modalities dropped; or smallest, which takes a minute.
+        data: a data folder, such as the command amazon makes; without one, a small generated data
+            set.
         sequences: the file in it that holds the histories.
         trials_on: the data folder on which settings are tried; the same unless given.
         trials: settings tried for each row, on validation; 1 takes the first as it is.
@@ -294,7 +298,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend ends in one line instead of a traceback."""
     try:
-        auto_cli(COMMANDS, args=None if arguments is None else list(arguments))
+        auto_cli(
+            COMMANDS,
+            args=None if arguments is None else list(arguments),
+            prog="python -m examples.mmsr",
+        )
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -32,7 +32,9 @@ def dial(
     invasive: Sequence[bool] = (False, True),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> None:
-    """Train over all combinations, going on where an earlier call stopped, and print a table.
+    """Train MMSR on generated histories as their planted structure moves, and tell its gates.
+
+    All combinations, going on where an earlier call stopped; a table at the end.
 
     Args:
         out: where every run's record is kept.

@@ -203,7 +203,10 @@ def schedule(plans: Sequence[Plan], desk: Desk) -> str:
     """
     measured = desk.seconds()
     seen: set[str] = set()
-    lines = ["| table | data | jobs | done | hours left |", "|---|---|---:|---:|---:|"]
+    lines = [
+        "| table | data | rows | seeds | jobs | done | hours left |",
+        "|---|---|---|---|---:|---:|---:|",
+    ]
     every: list[Task] = []
     for plan in plans:
         own = tasks(plan, desk)
@@ -212,10 +215,12 @@ def schedule(plans: Sequence[Plan], desk: Desk) -> str:
         every += new
         done = sum(task.done for task in own)
         hours = _hours(new, measured)
-        lines.append(f"| {plan.table} | {plan.source.name} | {len(own)} | {done} | {hours} |")
+        rows, seeds = "; ".join(plan.rows) or "all", ", ".join(map(str, plan.seeds))
+        cells = (plan.table, plan.source.name, rows, seeds, len(own), done, hours)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     if len(plans) > 1:
         done = sum(task.done for task in every)
-        lines.append(f"| all | | {len(every)} | {done} | {_hours(every, measured)} |")
+        lines.append(f"| all | | | | {len(every)} | {done} | {_hours(every, measured)} |")
     return "\n".join(lines)
 
 
@@ -223,4 +228,5 @@ def _hours(tasks: Sequence[Task], measured: dict[JobKind, list[float]]) -> str:
     left = [task for task in tasks if not task.done]
     known = [statistics.median(measured[task.kind]) for task in left if task.kind in measured]
     hours, unknown = f"{sum(known) / 3600:.1f}", len(left) - len(known)
-    return f"{hours} and {unknown} not measured" if unknown else hours
+    jobs = f"{unknown} job{'s' * (unknown > 1)} of unknown length"
+    return f"{hours} and {jobs}" if unknown else hours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -10,7 +9,16 @@ from pathlib import Path
 
 from examples.mmsr.experiments import Plan
 from examples.mmsr.jobs import Desk, Source
-from examples.mmsr.results import comparison, draw, dropped, finished, gates, printed, table
+from examples.mmsr.results import (
+    comparison,
+    counts_of,
+    draw,
+    dropped,
+    finished,
+    gates,
+    printed,
+    table,
+)
 
 SEEDS = (0, 1, 2)
 FIRST = SEEDS[:1]
@@ -95,9 +103,14 @@ def pictures(desk: Desk) -> None:
 
 def _shown() -> list[Stage]:
     """The page's tables, whole, by data set."""
-    shown = list(dict.fromkeys(replace(stage, rows=(), seeds=SEEDS) for stage in STAGES))
+    shown = list(dict.fromkeys(map(_whole, STAGES)))
     names = list(dict.fromkeys(stage.plan().source.name for stage in shown))
     return sorted(shown, key=lambda stage: names.index(stage.plan().source.name))
+
+
+def _whole(stage: Stage) -> Stage:
+    """A stage's table with all rows and seeds."""
+    return replace(stage, rows=(), seeds=SEEDS)
 
 
 def _first(table: str) -> Stage:
@@ -111,9 +124,9 @@ def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     options = "" if plan.source.name == stage.data else f" --sequences {stage.sequences}"
     options += "" if stage.data == "scientific" else " --trials_on scientific"
     yield f"`python -m examples.mmsr table {stage.table} --data {stage.data}{options}`"
-    file = desk.results / plan.source.name / "counted.json"
-    counts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    yield table(plan, desk, counts)
+    parts = [other.plan() for other in STAGES if _whole(other) == stage]
+    planned = {entry.label for part in parts for entry in part.wanted()}
+    yield table(plan, desk, counts_of(plan, desk), planned)
     if stage.table == "missing" and (at_test := dropped(plan, desk)):
         yield at_test
     trained = _trained(plan, desk)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from examples.mmsr.tables import MISSING, Entry
 from examples.mmsr.train import write_json
 
 METRICS = ("HR@5", "MRR@5", "HR@20", "MRR@20")
+NOT_RUN = "not run"
 
 
 def counted(data: Dataset, folder: Path) -> dict[str, dict[str, float]]:
@@ -35,7 +37,18 @@ def counted(data: Dataset, folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
+def counts_of(plan: Plan, desk: Desk) -> dict[str, dict[str, float]]:
+    """What :func:`counted` kept for a plan's data set; empty if nothing."""
+    file = desk.results / plan.source.name / "counted.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def table(
+    plan: Plan,
+    desk: Desk,
+    counts: dict[str, dict[str, float]],
+    planned: Collection[str] | None = None,
+) -> str:
     """A table in markdown: our figures as mean and deviation over the seeds, and the paper's.
 
     Validation's MRR is that of the whole ranking, at the epoch that it chose.
@@ -44,6 +57,7 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
         plan: the table, the data set and the seeds.
         desk: where the records are.
         counts: metrics of recommenders that only count, as :func:`counted` returns them.
+        planned: labels of rows that wait to be run, where others without a figure do not.
     """
     data, entries = plan.source.name, plan.entries()
     of_paper = any(data in entry.paper for entry in entries)
@@ -54,6 +68,8 @@ def table(plan: Plan, desk: Desk, counts: dict[str, dict[str, float]]) -> str:
     without: dict[str, list[str]] = {}
     for entry in entries:
         cells, lack = _figures(entry, _records(plan, entry, desk), counts)
+        if lack == NOT_RUN and planned is not None and entry.counts is None:
+            lack = "not yet run" if entry.label in planned else "not planned"
         if not cells and data not in entry.paper:
             without.setdefault(lack, []).append(entry.label)
             continue
@@ -75,7 +91,7 @@ def _figures(
     if not records:
         if entry.composition is None and entry.counts is None:
             return [], "" if entry.built else "not built"
-        return [], "not run"
+        return [], NOT_RUN
     cells = [_cell([record["test"][metric] for record in records]) for metric in METRICS]
     validation = _cell([record["search"]["MRR"] for record in records])
     return [*cells, str(len(records)), validation], ""
@@ -209,7 +225,7 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
             if entry.composition and not entry.composition.modalities and found[entry.label]:
                 alone = _mean(record["test"] for record in found[entry.label])
                 axis.axhline(alone, color="0.5", label=entry.label)
-        axis.set(title=name, xlabel="share of steps without it", ylim=(0, None))
+        axis.set(title=name, xlabel="share of steps without it")
     axes[0].legend(fontsize="small", loc="lower left")
     axes[0].set_ylabel("HR@20, %")
     figure.tight_layout()
@@ -218,23 +234,34 @@ def curve(plan: Plan, desk: Desk, path: Path) -> None:
 
 
 def bars(plan: Plan, desk: Desk, path: Path) -> None:
-    """Draw a table's HR@20 and MRR@5 as bars."""
+    """Draw a table's HR@20 and MRR@5 as bars, the paper's figures as strokes."""
     import matplotlib.pyplot as plt
 
-    rows = []
-    for entry in plan.wanted():
-        records = _records(plan, entry, desk)
-        if records:
-            rows.append((entry.label, records))
+    data, counts = plan.source.name, counts_of(plan, desk)
+    rows: list[tuple[Entry, list[dict[str, float]]]] = []
+    for entry in plan.entries():
+        tests = [record["test"] for record in _records(plan, entry, desk)]
+        tests += [counts[name] for name in (entry.counts,) if name in counts]
+        if tests and (not plan.rows or entry.label in plan.rows):
+            rows.append((entry, tests))
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.3 * len(rows)), sharey=True)
     for axis, metric in zip(axes, ("MRR@5", "HR@20"), strict=True):
-        values = [[record["test"][metric] for record in records] for _, records in rows]
+        values = [[test[metric] for test in tests] for _, tests in rows]
         axis.barh(
-            [label for label, _ in rows],
+            [entry.label for entry, _ in rows],
             [np.mean(each) for each in values],
             xerr=[_deviation(each) for each in values],
             color="0.6",
         )
+        place = METRICS.index(metric)
+        printed = [
+            (entry.paper[data][place], entry.label)
+            for entry, _ in rows
+            if len(entry.paper.get(data, ())) > place
+        ]
+        if printed:
+            axis.plot(*zip(*printed, strict=True), "C3|", ms=14, mew=2, label="the paper's")
+            axis.legend(loc="upper right")
         axis.set_xlabel(f"{metric}, %")
     axes[0].invert_yaxis()
     figure.tight_layout()
@@ -264,7 +291,7 @@ def _ranks(plan: Plan, entry: Entry, desk: Desk) -> tuple[list[np.ndarray], np.n
 
 def _cell(values: Sequence[float], digits: int = 2) -> str:
     if not values:
-        return "not run"
+        return NOT_RUN
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {_deviation(values):.{digits}f}"
 

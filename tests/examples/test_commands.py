@@ -92,7 +92,10 @@ def test_a_run_goes_on_over_its_own_data_alone(folder, tmp_path):
 
 def test_a_dry_run_leaves_nothing(folder, tmp_path, capsys):
     main(["table", "smallest", f"--data={folder}", "--dry_run=true", *places(tmp_path)])
-    assert "| smallest | tiny | 7 | 0 | 0.0 and 7 not measured |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        "| smallest | tiny | all | 0, 1, 2 | 7 | 0 | 0.0 and 7 jobs of unknown length |" in printed
+    )
     assert not list(tmp_path.iterdir())
 
 

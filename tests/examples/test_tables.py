@@ -24,7 +24,7 @@ from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig
 from examples.mmsr.programme import PAGE, page
 from examples.mmsr.protocol import split
-from examples.mmsr.results import comparison, curve, dropped, table
+from examples.mmsr.results import bars, comparison, curve, dropped, table
 from examples.mmsr.tables import DROPOUTS, TABLES, TRIALS, TRIALS_HERE, Setting
 from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition, Zoo
@@ -223,21 +223,24 @@ def test_ranks_far_behind_are_kept_as_far_behind(tmp_path):
 def test_hours_are_those_of_jobs_of_the_same_kind(tmp_path):
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     asked = plan("smallest", trials=2, seeds=(0, 1))
-    assert "| smallest | generated | 4 | 0 | 0.0 and 4 not measured |" in schedule([asked], desk)
+    assert (
+        "| smallest | generated | all | 0, 1 | 4 | 0 | 0.0 and 4 jobs of unknown length |"
+        in schedule([asked], desk)
+    )
     (entry,) = asked.wanted()
     for job, seconds in zip(asked.trials_of(entry), (36_000, 72_000), strict=True):
         record = desk.results / "generated" / f"{job.key}-trial.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({"search": {"MRR": 1}, "seconds": seconds}))
-    assert "| 4 | 2 | 0.0 and 2 not measured |" in schedule([asked], desk)
+    assert "| 4 | 2 | 0.0 and 2 jobs of unknown length |" in schedule([asked], desk)
     first, second = asked.finals_of(entry, desk)
     whole = desk.results / "generated" / f"{first.key}.json"
     whole.write_text(json.dumps({"search": {"MRR": 1}, "test": {}, "seconds": 7_200}))
     lines = schedule([asked, replace(asked, seeds=(1, 2))], desk).splitlines()
     assert lines[2:] == [
-        "| smallest | generated | 4 | 3 | 2.0 |",
-        "| smallest | generated | 4 | 2 | 2.0 |",  # seed 1 is counted above
-        "| all | | 5 | 3 | 4.0 |",
+        "| smallest | generated | all | 0, 1 | 4 | 3 | 2.0 |",
+        "| smallest | generated | all | 1, 2 | 4 | 2 | 2.0 |",  # seed 1 is counted above
+        "| all | | | | 5 | 3 | 4.0 |",
     ]
     assert second.training.seed == 1
 
@@ -387,7 +390,7 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
     first = sections["updates"].split("![")[0].splitlines()
     lines = {line.split("|")[1].strip(): line for line in first if "|" in line}
     assert lines["MMSR"].endswith("| 2 | 7.50 ± 0.00 |")
-    assert re.search(r"^Not run: hohe, .*; homogeneous only; .*\.$", text, re.MULTILINE)
+    assert re.search(r"^Not planned: hohe, .*; homogeneous only; .*\.$", text, re.MULTILINE)
     assert "homogeneous only" not in lines
     assert "| 7.14 / 4.62 | 3.33 / 1.99 |" in sections["updates"]  # the paper's
     assert re.search(r"^\| synchronous \| [+-]\d+\.\d\d \[", sections["updates"], re.MULTILINE)
@@ -416,8 +419,9 @@ def test_the_programme(tmp_path, monkeypatch, capsys):
     places = [f"--{name}={tmp_path / name}" for name in ("runs", "results")]
     main(["programme", str(tmp_path / "root"), "--dry_run=true", *places])
     printed = capsys.readouterr().out
-    assert "| updates | shop | 6 | 0 | 0.0 and 6 not measured |" in printed
-    assert "| all | | 7 | 0 | 0.0 and 7 not measured |" in printed  # they share their trials
+    assert "| updates | shop | MMSR | 0, 1 | 6 | 0 | 0.0 and 6 jobs of unknown length |" in printed
+    every = "| all | | | | 7 | 0 | 0.0 and 7 jobs of unknown length |"
+    assert every in printed  # they share their trials
     assert not (tmp_path / "results").exists()
 
     def never(*_: object) -> None:
@@ -426,6 +430,42 @@ def test_the_programme(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Desk, "do", never)
     main(["programme", str(tmp_path / "root"), "--minutes=0", *places])  # no minute, no job
     assert (tmp_path / "results" / "shop" / "Markov.npz").exists()
+
+
+def test_what_waits_is_told_from_what_is_not_planned(tmp_path):
+    toys = Plan("recommenders", Source("toys"), Source("scientific"))
+    printed = table(toys, Desk("", tmp_path), {}, planned={"MMSR", "MMSR, improved"})
+    assert "| MMSR | not yet run |" in printed  # which has figures of the paper
+    assert "| SASRec | not planned |" in printed
+    assert "Not yet run: MMSR, improved." in printed
+    assert "Not planned: DIF-SR; " in printed
+    assert "Not run: popularity; Markov; DIF-SR; MMSR, improved; " in table(
+        toys, Desk("", tmp_path), {}
+    )
+
+
+def test_bars_show_counts_and_the_papers_figures(tmp_path, monkeypatch):
+    counts = {"Markov": {"MRR@5": 4.0, "HR@20": 8.7}}
+    (tmp_path / "toys").mkdir()
+    (tmp_path / "toys" / "counted.json").write_text(json.dumps(counts))
+    whole = Plan("recommenders", Source("toys"), Source("toys"), (0,), trials=1, rows=("MMSR",))
+    asked = replace(whole, rows=())
+    (job,) = asked.finals_of(whole.wanted()[0], Desk("", tmp_path))
+    record = {"test": {"MRR@5": 3.0, "HR@20": 12.0}, "search": {"MRR": 5.0}}
+    (tmp_path / "toys" / f"{job.key}.json").write_text(json.dumps(record))
+    drawn = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    bars(asked, Desk("", tmp_path), tmp_path / "bars.png")
+    for axis, ours, paper in zip(
+        drawn[0].axes, ((4.0, 3.0), (8.7, 12.0)), (3.8987, 12.1192), strict=True
+    ):
+        assert tuple(bar.get_width() for bar in axis.patches) == ours
+        (strokes,) = [line for line in axis.lines if line.get_label() == "the paper's"]
+        assert strokes.get_xydata().tolist() == [[paper, 1]]
+    labels = [text.get_text() for text in drawn[0].axes[0].get_yticklabels()]
+    assert labels == ["Markov", "MMSR"]
+    bars(whole, Desk("", tmp_path), tmp_path / "bars.png")
+    assert len(drawn[1].axes[0].patches) == 1
 
 
 def test_the_page_of_results_is_that_of_the_records():
