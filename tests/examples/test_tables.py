@@ -444,7 +444,7 @@ def test_what_waits_is_told_from_what_is_not_planned(tmp_path):
     )
 
 
-def test_bars_show_counts_and_the_papers_figures(tmp_path, monkeypatch):
+def test_bars_show_counts_and_the_papers_figures(tmp_path, figures):
     counts = {"Markov": {"MRR@5": 4.0, "HR@20": 8.7}}
     (tmp_path / "toys").mkdir()
     (tmp_path / "toys" / "counted.json").write_text(json.dumps(counts))
@@ -453,19 +453,17 @@ def test_bars_show_counts_and_the_papers_figures(tmp_path, monkeypatch):
     (job,) = asked.finals_of(whole.wanted()[0], Desk("", tmp_path))
     record = {"test": {"MRR@5": 3.0, "HR@20": 12.0}, "search": {"MRR": 5.0}}
     (tmp_path / "toys" / f"{job.key}.json").write_text(json.dumps(record))
-    drawn = []
-    monkeypatch.setattr(plt, "close", drawn.append)
     bars(asked, Desk("", tmp_path), tmp_path / "bars.png")
     for axis, ours, paper in zip(
-        drawn[0].axes, ((4.0, 3.0), (8.7, 12.0)), (3.8987, 12.1192), strict=True
+        figures[0].axes, ((4.0, 3.0), (8.7, 12.0)), (3.8987, 12.1192), strict=True
     ):
         assert tuple(bar.get_width() for bar in axis.patches) == ours
         (strokes,) = [line for line in axis.lines if line.get_label() == "the paper's"]
         assert strokes.get_xydata().tolist() == [[paper, 1]]
-    labels = [text.get_text() for text in drawn[0].axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in figures[0].axes[0].get_yticklabels()]
     assert labels == ["Markov", "MMSR"]
     bars(whole, Desk("", tmp_path), tmp_path / "bars.png")
-    assert len(drawn[1].axes[0].patches) == 1
+    assert len(figures[1].axes[0].patches) == 1
 
 
 def test_the_page_of_results_is_that_of_the_records():
