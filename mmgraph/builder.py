@@ -337,10 +337,8 @@ def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | No
             )
         values = _array("values", histories[0], 1, "iu")
         offsets = _array("offsets", histories[1], 1, "iu")
-        ends = offsets[[0, -1]].tolist() if offsets.size else []
-        if ends != [0, values.size] or (np.diff(offsets) < 0).any():
-            # To word the error: an operation of PyTorch could start its threads.
-            check.offsets("offsets", torch.from_numpy(offsets), values.size)
+        # As numbers: an operation of PyTorch could start its threads.
+        check.segment_bounds("offsets", torch.from_numpy(offsets), values.size)
         return values, offsets, None
     if isinstance(histories, Tensor) and histories.is_nested:
         return *_unnested("histories", histories, 1), None

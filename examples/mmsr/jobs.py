@@ -54,13 +54,15 @@ class Source:
     @property
     def folder_name(self) -> str:
         """The folder's own name, also of one that is given as ``.``; empty for generated data."""
-        return "" if self.folder is None else Path(os.path.abspath(self.folder)).name
+        return "" if self._path is None else self._path.name
 
     def same_folder(self, other: Source) -> bool:
         """Whether both are of one folder, whatever their sequences and however it is written."""
-        if self.folder is None or other.folder is None:
-            return self.folder is other.folder
-        return os.path.abspath(self.folder) == os.path.abspath(other.folder)
+        return self._path == other._path
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self.folder is None else Path(os.path.abspath(self.folder))
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,9 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
     .. math::
         y_n = x_n W_t \quad \text{for } \mathrm{ptr}_t \le n < \mathrm{ptr}_{t+1}
 
+    Where :func:`torch.compile` meets the ``torch`` backend, every matrix is multiplied with as many
+    rows as there are, zeros where they are another segment's.
+
     Args:
         x: ``[N, in]``, rows ordered by segment.
         ptr: ``[T + 1]`` on the CPU, where each segment begins, from 0 to ``N``.

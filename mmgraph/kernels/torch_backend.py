@@ -97,7 +97,7 @@ def _segment_matmul_of_all_rows(x: Tensor, ptr: Tensor, weight: Tensor) -> Tenso
 def segment_of_row(ptr: Tensor, num_rows: int) -> Tensor:
     """Each row's segment, ``[num_rows]``: an operator, which reads and checks the offsets."""
     check.segment_bounds("ptr", ptr, num_rows)
-    return torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.long().diff())
+    return torch.repeat_interleave(ptr.long().diff())
 
 
 @segment_of_row.register_fake
