@@ -26,6 +26,14 @@ def device(name: str, value: Any) -> None:
         raise TypeError(f"{name}: expected a device, got {type(value).__name__} {value!r}")
 
 
+def same_device(name: str, value: Tensor, expected: torch.device, owner: str) -> None:
+    """A kernel reads another device's memory for its own, and may say nothing."""
+    if value.device != expected:
+        raise ValueError(
+            f"{name}: expected it on {expected}, where {owner} is, got it on {value.device}"
+        )
+
+
 def boolean(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected a bool, got {type(value).__name__} {value!r}")

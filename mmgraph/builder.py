@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgraph import _checks as check
+from mmgraph.codebook import Codes
 from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.schema import GraphSchema
 
@@ -83,6 +84,11 @@ class SequenceGraphBuilder:
                     f"got none for {missing[0]!r}"
                 )
             for name in self._others:
+                if isinstance(codes[name], Codes):
+                    raise TypeError(
+                        f"codes[{name!r}]: expected integers [items, k], got Codes, distances and "
+                        "all; give its .codes"
+                    )
                 table = _array(f"codes[{name!r}]", codes[name], 2, "iu")
                 _check_codes(f"codes[{name!r}]", table)
                 if num_items is None:
@@ -114,7 +120,8 @@ class SequenceGraphBuilder:
         Args:
             histories: a list of sequences of items (lists, tuples, arrays or tensors); a padded
                 LongTensor ``[B, L]`` with -1 before or after each history; a jagged nested
-                tensor; or a tuple ``(values, offsets [B + 1])``. Items count from 0. An empty
+                tensor; or a tuple ``(values, offsets [B + 1])`` of two tensors or arrays (which
+                is what a tuple of two histories would be taken for). Items count from 0. An empty
                 history is a graph without nodes.
             present: for any further modality, a boolean for each step of the histories: false
                 where that modality is missing.
@@ -330,10 +337,12 @@ def _joined(tables: list[Ints]) -> tuple[Ints, Ints]:
 def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | None]:
     """Histories in any of their forms as values, offsets and, of a padded batch, its steps."""
     if isinstance(histories, tuple):
-        if len(histories) != 2:
+        if len(histories) != 2 or not all(isinstance(x, Tensor | np.ndarray) for x in histories):
+            kinds = ", ".join(type(x).__name__ for x in histories[:3])
+            kinds += ", ..." * (len(histories) > 3)
             raise TypeError(
-                "histories: a tuple is (values, offsets), got one of "
-                f"{len(histories)} entries; give several histories as a list"
+                "histories: a tuple is (values, offsets), two tensors or arrays, got one of "
+                f"{len(histories)} entries ({kinds}); give several histories as a list"
             )
         values = _array("values", histories[0], 1, "iu")
         offsets = _array("offsets", histories[1], 1, "iu")
@@ -495,9 +504,9 @@ def _per_step(
         else:
             array = _array(name, value, dim, kinds)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        flat = dim == 1 and all(isinstance(step, bool | np.bool_) for step in value)
+        flat = dim == 1 and all(isinstance(step, bool | np.bool_ | int) for step in value)
         if flat and (value or not steps):
-            array = np.array(value, np.bool_)
+            array = _array(name, value, 1, kinds)
         else:
             array, ends = _listed(name, value, dim, kinds)
             lengths = np.diff(ends)

@@ -520,6 +520,7 @@ class SequenceGraph:
             ``values [S, ...]``, the item node's row at each kept step, and ``offsets [B + 1]``.
         """
         check.rows("x", x, self.num_nodes, "one row per node")
+        check.same_device("x", x, self.device, "the graph")
         return x[self.step_node], self.step_ptr
 
     def padded_steps(self, x: Tensor) -> tuple[Tensor, Tensor]:

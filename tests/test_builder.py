@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from literal import assert_same, literal_graph, step_ids
 
 import mmgraph
-from mmgraph import GraphSchema, SequenceGraph, SequenceGraphBuilder
+from mmgraph import Codes, GraphSchema, SequenceGraph, SequenceGraphBuilder
 
 GOLDEN = Path(__file__).parent / "golden"
 CODES = draw_codes(0)
@@ -442,6 +442,10 @@ def test_building_starts_no_thread() -> None:
     assert done.stdout == "0\n", done.stderr
 
 
+def flat(values: list[Any], offsets: list[Any]) -> tuple[Any, Any]:
+    return np.array(values), np.array(offsets)
+
+
 FLAT_MASK = torch.ones(10, dtype=torch.bool)
 
 
@@ -471,13 +475,14 @@ FLAT_MASK = torch.ones(10, dtype=torch.bool)
             r"histories\[1\]: expected padding \(-1\) on one side, got it on both sides",
         ),
         (torch.tensor([[1, -100]]), ValueError, r"histories\[0\], step 1: .* got -100"),
-        (([1, 2, 3], [0, 2]), ValueError, r"offsets\[-1\]: .* number of values, 3, got 2"),
-        (([1, 2, 3], [1, 3]), ValueError, r"offsets\[0\]: expected 0, got 1"),
-        (([1, 2, 3], [0, 2, 1, 3]), ValueError, r"offsets\[2\]: offsets must not fall"),
-        (([1, 2, 3], []), ValueError, r"offsets\[0\]: expected 0, got no offsets"),
-        (([1.5], [0, 1]), TypeError, "values: expected integers, got float64"),
-        (([1], [0.0, 1.0]), TypeError, "offsets: expected integers, got float64"),
-        (([1], [2], [3]), TypeError, r"a tuple is \(values, offsets\), got one of 3 entries"),
+        (flat([1, 2, 3], [0, 2]), ValueError, r"offsets\[-1\]: .* number of values, 3, got 2"),
+        (flat([1, 2, 3], [1, 3]), ValueError, r"offsets\[0\]: expected 0, got 1"),
+        (flat([1, 2, 3], [0, 2, 1, 3]), ValueError, r"offsets\[2\]: offsets must not fall"),
+        (flat([1, 2, 3], []), ValueError, r"offsets\[0\]: expected 0, got no offsets"),
+        (flat([1.5], [0, 1]), TypeError, "values: expected integers, got float64"),
+        (flat([1], [0.0, 1.0]), TypeError, "offsets: expected integers, got float64"),
+        (([1], [2], [3]), TypeError, r"a tuple is \(values, offsets\), .* 3 entries \(list, list"),
+        (([0, 1, 2], [0, 1, 3]), TypeError, r"2 entries \(list, list\); give several histories as"),
     ],
 )
 def test_wrong_histories(histories: Any, error: type[Exception], words: str) -> None:
@@ -497,6 +502,7 @@ def test_wrong_histories(histories: Any, error: type[Exception], words: str) -> 
             r"present\['image'\]: .* 10 steps given, got shape \[9\]",
         ),
         ({"present": {"image": FLAT_MASK.long()}}, TypeError, "expected booleans, got int64"),
+        ({"present": {"image": [1] * 10}}, TypeError, "expected booleans, got int64"),
         ({"present": {"image": FLAT_MASK[None]}}, ValueError, r"expected 1 dimensions"),
         (
             {"present": {"image": [[True] * 5, [], [], [True] * 5]}},
@@ -668,6 +674,12 @@ def test_compiling_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_only_looks_like_items(histories: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         SequenceGraphBuilder(GraphSchema(("item",)))(histories)
+
+
+def test_a_codebooks_codes_are_asked_for_without_its_distances() -> None:
+    found = Codes(torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 1))
+    with pytest.raises(TypeError, match=r"codes\['image'\]: .* got Codes.*; give its \.codes"):
+        SequenceGraphBuilder(GraphSchema(("item", "image")), {"image": found})  # type: ignore[dict-item]
 
 
 def test_the_largest_id_and_code() -> None:

@@ -22,18 +22,6 @@ from mmgraph.nn import (
 )
 
 
-class Alone(nn.Module):
-    """One of the two attentions, without the other."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        result: Tensor = self.attention(x, x, graph)
-        return result
-
-
 class HGAT(nn.Module):
     r"""Graph attention for typed graphs: a matrix per node type, additive scores per relation.
 
@@ -96,8 +84,8 @@ def make_propagation(
 
 
 PROPAGATION: dict[str, Callable[[int, GraphSchema, int, float], nn.Module]] = {
-    "homogeneous": lambda c, s, h, p: Alone(HomogeneousAttention(c, s, h, dropout=p)),
-    "heterogeneous": lambda c, s, h, p: Alone(HeterogeneousAttention(c, s, h, dropout=p)),
+    "homogeneous": lambda c, s, h, p: HomogeneousAttention(c, s, h, dropout=p),
+    "heterogeneous": lambda c, s, h, p: HeterogeneousAttention(c, s, h, dropout=p),
     "gcn": lambda c, s, h, p: GCN(c),
     "graphsage": lambda c, s, h, p: GraphSAGE(c),
     "gat": lambda c, s, h, p: GAT(c, h, dropout=p),

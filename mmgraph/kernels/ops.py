@@ -10,6 +10,8 @@ from mmgraph import _checks as check
 from mmgraph.graph import EdgeSet
 from mmgraph.kernels.dispatch import backend
 
+_EDGES = "the edge set"
+
 
 @overload
 def edge_attention(
@@ -79,7 +81,7 @@ def edge_attention(
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if shapes do not fit, or the edges' relations do not fit an argument's.
+        ValueError: if shapes, devices or the edges' relations do not fit.
     """
     check.instance("edges", edges, EdgeSet)
     check.boolean("return_weights", return_weights)
@@ -94,10 +96,12 @@ def edge_attention(
     _check_rows("value", value, edges, (sources, heads, None), "neighbours, heads, channels")
     if relation_weight is not None:
         check.shape("relation_weight", relation_weight, (None, heads, channels))
+        check.same_device("relation_weight", relation_weight, edges.device, _EDGES)
         _check_relations("relation_weight", relation_weight, edges)
     for name, per_edge in (("edge_bias", edge_bias), ("edge_scale", edge_scale)):
         if per_edge is not None:
             check.shape(name, per_edge, (edges.num_edges, heads), "edges, heads")
+            check.same_device(name, per_edge, edges.device, _EDGES)
     chosen = backend(query, key, value, relation_weight, edge_bias, edge_scale, edges=edges)
     out, weights = chosen.edge_attention(
         query, key, value, edges, relation_weight, negative_slope, edge_bias, edge_scale
@@ -120,10 +124,11 @@ def edge_softmax(scores: Tensor, edges: EdgeSet) -> Tensor:
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if the shape does not fit.
+        ValueError: if the shape or the device does not fit.
     """
     check.instance("edges", edges, EdgeSet)
     check.shape("scores", scores, (edges.num_edges, None), "edges, heads")
+    check.same_device("scores", scores, edges.device, _EDGES)
     out: Tensor = backend(scores).edge_softmax(scores, edges)
     return out
 
@@ -154,8 +159,8 @@ def aggregate(
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if a shape does not fit, the edges' relations do not fit the value's, or
-            ``reduce`` is unknown.
+        ValueError: if shapes, devices or the edges' relations do not fit, or ``reduce`` is
+            unknown.
     """
     check.instance("edges", edges, EdgeSet)
     _check_rows(
@@ -169,6 +174,7 @@ def aggregate(
         if weight.dim() == 1:
             weight = weight.unsqueeze(1).expand(-1, heads)
         check.shape("weight", weight, (edges.num_edges, heads), "edges, heads")
+        check.same_device("weight", weight, edges.device, _EDGES)
     out: Tensor = backend(value, weight, edges=edges).aggregate(value, edges, weight, reduce)
     return out
 
@@ -192,10 +198,12 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 
     Raises:
         TypeError: if an argument is not of its kind.
-        ValueError: if shapes do not fit, or ``ptr`` is not on the CPU or does not rise from 0 to N.
+        ValueError: if shapes or devices do not fit, or ``ptr`` is not on the CPU or does not rise
+            from 0 to N.
     """
     check.shape("x", x, (None, None), "rows, in")
     check.shape("weight", weight, (None, x.shape[1], None), "segments, in, out")
+    check.same_device("weight", weight, x.device, "x")
     check.instance("ptr", ptr, Tensor)
     if ptr.device.type != "cpu":
         raise ValueError(f"ptr: expected a tensor on the CPU, got one on {ptr.device}")
@@ -207,8 +215,9 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor) -> Tensor:
 def _check_rows(
     name: str, rows: Tensor, edges: EdgeSet, shape: tuple[int | None, ...], meaning: str
 ) -> None:
-    """Rows of nodes, or of relations and nodes."""
+    """Rows of nodes, or of relations and nodes, on the edges' device."""
     check.instance(name, rows, Tensor)
+    check.same_device(name, rows, edges.device, _EDGES)
     if rows.dim() == 4:
         check.shape(name, rows, (None, *shape), f"relations, {meaning}")
         _check_relations(name, rows, edges)

@@ -9,9 +9,10 @@ from mmgraph.graph import SequenceGraph
 
 
 def check_states(x: Tensor, graph: SequenceGraph, channels: int | None = None) -> None:
-    """A row per node of a graph, of so many channels where they are given."""
+    """A row per node of a graph, of so many channels where they are given, on its device."""
     check.instance("graph", graph, SequenceGraph)
     check.shape("x", x, (graph.num_nodes, channels), "nodes, channels")
+    check.same_device("x", x, graph.device, "the graph")
 
 
 def check_schema(graph: SequenceGraph, schema: object) -> None:

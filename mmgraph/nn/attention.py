@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -72,16 +72,20 @@ class _TypedAttention(Module, Generic[Scores]):
     def forward(
         self,
         score_state: Tensor,
-        value_state: Tensor,
-        graph: SequenceGraph,
+        value_state: Tensor | SequenceGraph | None = None,
+        graph: SequenceGraph | None = None,
         return_attention: bool = False,
     ) -> Any:
         check.boolean("return_attention", return_attention)
+        if graph is None:  # called as a block
+            value_state, graph = None, cast(SequenceGraph, value_state)
+        check.instance("graph", graph, SequenceGraph)
         scores = self.project_scores(score_state, graph)
-        if self.scores_on_values and value_state is score_state:
+        aggregated = score_state if value_state is None else cast(Tensor, value_state)
+        if self.scores_on_values and aggregated is score_state:
             values: Any = scores
         else:
-            values = self.project_values(value_state, graph)
+            values = self.project_values(aggregated, graph)
         return self.attend(scores, values, graph, return_attention)
 
     def _project(self, x: Tensor, weight: Tensor, graph: SequenceGraph) -> Tensor:
@@ -131,8 +135,9 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
             \mathrm{softmax}_j\big(\mathrm{LeakyReLU}(e_{ij})\big)\, W_{V,t_j} v_j
 
     over the graph's homogeneous edges, for a state ``s`` that is scored on and a state ``v`` that
-    is aggregated. Channels are split over ``heads``. Called as ``attention(s, v, graph)``, or in
-    three steps: :meth:`project_scores`, :meth:`project_values`, :meth:`attend`.
+    is aggregated. Channels are split over ``heads``. Called as ``attention(s, v, graph)``; as a
+    block, ``attention(x, graph)``, where both are one; or in three steps: :meth:`project_scores`,
+    :meth:`project_values`, :meth:`attend`.
 
     Source: Hu et al., "Adaptive Multi-Modalities Fusion in Sequential Recommendation Systems",
     CIKM 2023, arXiv 2308.15980.
@@ -155,7 +160,8 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
             ``next``, ``previous``, ``both``, then appended ones.
 
     Shape:
-        ``score_state`` and ``value_state`` ``[N, channels]`` to ``[N, channels]``; with
+        ``score_state`` and ``value_state``, the same by default, ``[N, channels]`` to
+        ``[N, channels]``; with
         ``return_attention=True`` also the weights ``[E', heads]`` in the order of
         ``graph.homogeneous``.
 
@@ -223,8 +229,8 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
 
     over the graph's heterogeneous edges (``self`` among them), without :math:`1/\sqrt d`, for a
     state ``s`` that is scored on and a state ``v`` that is aggregated. Channels are split over
-    ``heads``. Called as ``attention(s, v, graph)``, or in three steps: :meth:`project_scores`,
-    :meth:`project_values`, :meth:`attend`.
+    ``heads``. Called as ``attention(s, v, graph)``; as a block, ``attention(x, graph)``, where both
+    are one; or in three steps: :meth:`project_scores`, :meth:`project_values`, :meth:`attend`.
 
     Source: Hu et al., "Adaptive Multi-Modalities Fusion in Sequential Recommendation Systems",
     CIKM 2023, arXiv 2308.15980.
@@ -246,7 +252,8 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
             ``x @ query[t]``.
 
     Shape:
-        ``score_state`` and ``value_state`` ``[N, channels]`` to ``[N, channels]``; with
+        ``score_state`` and ``value_state``, the same by default, ``[N, channels]`` to
+        ``[N, channels]``; with
         ``return_attention=True`` also the weights ``[E', heads]`` in the order of
         ``graph.heterogeneous``.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleDict, Parameter
@@ -43,12 +44,16 @@ class FrozenFeatures:
     .. math::
         e_n = W_m f_n
 
-    With codes ``torch.arange(num_items)[:, None]`` each item's own vector is its node: MMSR without
-    codes. A row of NaN is a missing vector, which must not be a node (code -1); it embeds as zeros.
+    With :attr:`codes` for the builder each item's own vector is its node: MMSR without codes. A row
+    of NaN is a missing vector, which is no node there; where an id leads to it, it embeds as zeros.
 
     Args:
         features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
             ``state_dict``, which ``reset_parameters`` fills again after ``to_empty``.
+
+    Attributes:
+        codes: LongTensor ``[num_rows, 1]`` on the CPU, each row's own number, -1 where its vector
+            is missing. It is what :class:`mmgraph.SequenceGraphBuilder` takes as ``codes``.
 
     Raises:
         TypeError: if the features are not floating-point numbers.
@@ -58,6 +63,8 @@ class FrozenFeatures:
     def __init__(self, features: Tensor) -> None:
         _finite_matrix("features", features, missing_rows=True)
         self.features = features.detach().nan_to_num(0.0)
+        own = torch.arange(features.shape[0])
+        self.codes = own.masked_fill(features.isnan().any(dim=1).cpu(), -1).unsqueeze(1)
 
 
 class NodeEmbedding(Module):
@@ -108,7 +115,8 @@ class NodeEmbedding(Module):
     Raises:
         TypeError: if an argument is not of its kind.
         ValueError: if a modality has no table or a table no modality, the centres' width is not
-            ``channels``, or a graph's ids or positions lie beyond the tables.
+            ``channels``, a graph is on another device, or its ids or positions lie beyond the
+            tables.
     """
 
     def __init__(
@@ -211,6 +219,7 @@ class NodeEmbedding(Module):
 
     def _check(self, graph: SequenceGraph) -> None:
         check_schema(graph, self.schema)
+        check.same_device("graph", graph.node_id, self.weight.device, "the embedding")
         if torch.compiler.is_compiling():  # a batch's bounds would be compiled in
             return
         tables = zip(self.schema.modalities, self._tables.values(), graph.id_bounds, strict=True)
@@ -310,6 +319,11 @@ def _table(
                 f"{width}; fit the codebook with components={channels}"
             )
         return _Learned(num_ids, channels, source.centres, factory)
+    if not isinstance(source, int | np.integer):
+        raise TypeError(
+            f"tables[{modality!r}]: expected a number of ids, CodeCentres or FrozenFeatures, got "
+            f"{type(source).__name__}"
+        )
     num_ids = check.positive(f"tables[{modality!r}]", source)
     return _Learned(num_ids, channels, None, factory)
 

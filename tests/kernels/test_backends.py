@@ -184,6 +184,29 @@ def test_segment_matmul(backend: str) -> None:
             kernels.segment_matmul(inputs["x"], torch.tensor([0, 1, 1, 6]), inputs["weight"])
 
 
+@pytest.mark.parametrize("frozen", ["x", "matrices", "value", "weight"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_input_learns_beside_a_frozen_one(frozen: str, backend: str) -> None:
+    edges, ptr = draw_edges(5, 4, 17), torch.tensor([0, 1, 1, 4])
+    inputs = {
+        "x": torch.randn(4, 3),
+        "matrices": torch.randn(3, 3, 2),
+        "value": torch.randn(4, 2, 3),
+        "weight": torch.rand(17, 2),
+    }
+
+    def run(leaves: dict[str, Tensor]) -> list[Tensor]:
+        value, weight = leaves["value"], leaves["weight"]
+        product = kernels.segment_matmul(leaves["x"], ptr, leaves["matrices"])
+        sums = [kernels.aggregate(value, edges, weight, r) for r in ("sum", "mean", "max")]  # type: ignore[arg-type]
+        return [product, *sums]
+
+    with mmgraph.use_backend("torch"):
+        expected = with_gradients(run, {n: x.double() for n, x in inputs.items()}, (frozen,))
+    with mmgraph.use_backend(backend):
+        assert_close(with_gradients(run, inputs, (frozen,)), expected, [torch.float32])
+
+
 @pytest.mark.parametrize("backend", ["fused", "torch"])
 def test_segment_matmul_compiled(backend: str) -> None:
     torch.compiler.reset()

@@ -229,6 +229,8 @@ def test_nothing_in_nothing_out() -> None:
 
 EDGES = EdgeSet.from_edge_index(torch.tensor([[0, 1], [1, 0]]), 2)
 ROWS = torch.zeros(2, 1, 4)
+TYPED = EdgeSet.from_edge_index(torch.tensor([[0], [0]]), 1, torch.tensor([4]))
+PTR = torch.tensor([0, 2])
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,34 @@ ROWS = torch.zeros(2, 1, 4)
             lambda: kernels.segment_matmul(ROWS[0], torch.tensor([0, 2]), torch.zeros(1, 4, 4)),
             "ptr[-1]: expected the number of values, 1, got 2",
         ),
+        (
+            lambda: kernels.edge_attention(ROWS, ROWS, ROWS[:1], EDGES),
+            "value: expected shape [2, 1, *] (neighbours, heads, channels), got [1, 1, 4]",
+        ),
+        (
+            lambda: kernels.edge_softmax(torch.zeros(3, 1), EDGES),
+            "scores: expected shape [2, *] (edges, heads), got [3, 1]",
+        ),
+        (
+            lambda: kernels.aggregate(ROWS, EDGES, torch.zeros(3)),
+            "weight: expected shape [2, 1] (edges, heads), got [3, 1]",
+        ),
+        (
+            lambda: kernels.aggregate(torch.zeros(4, 1, 1, 4), TYPED),
+            "value: expected at least 5 relations, got 4",
+        ),
+        (
+            lambda: kernels.aggregate(torch.zeros(4, 2, 1, 4), EDGES),
+            "edges: expected relations, as value is given per relation, got none",
+        ),
+        (
+            lambda: kernels.segment_matmul(ROWS[:, 0], PTR, torch.zeros(1, 3, 4)),
+            "weight: expected shape [*, 4, *] (segments, in, out), got [1, 3, 4]",
+        ),
+        (
+            lambda: kernels.segment_matmul(ROWS[:, 0], PTR.to("meta"), torch.zeros(1, 4, 4)),
+            "ptr: expected a tensor on the CPU, got one on meta",
+        ),
         (lambda: mmgraph.use_backend("cuda"), "name: expected one of "),
     ],
 )
@@ -266,12 +296,41 @@ def test_errors_say_what_was_expected(call: object, message: str) -> None:
         call()  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("name", ["relation_weight", "edge_bias", "edge_scale", "rows"])
+@pytest.mark.parametrize("backend", ["torch", "fused"])
+def test_another_device_is_refused(name: str, backend: str) -> None:
+    row, far = ROWS[:1], TYPED.to("meta")
+    with mmgraph.use_backend(backend):
+        if name != "rows":
+            size = {"relation_weight": (5, 1, 4)}.get(name, (1, 1))
+            here = {name: torch.zeros(size, device="meta")}
+            wanted = f"{name}: expected it on cpu, where the edge set is, got it on meta"
+            with pytest.raises(ValueError, match=wanted):
+                kernels.edge_attention(row, row, row, TYPED, **here)
+            return
+        for call, wanted in (
+            (lambda: kernels.edge_attention(row, row, row, far), "query: expected it on meta"),
+            (lambda: kernels.edge_softmax(row[0, :, :1], far), "scores: expected it on meta"),
+            (lambda: kernels.aggregate(row, far), "value: expected it on meta"),
+            (
+                lambda: kernels.aggregate(row, TYPED, torch.zeros(1, device="meta")),
+                "weight: expected it on cpu",
+            ),
+            (
+                lambda: kernels.segment_matmul(
+                    ROWS[:, 0], PTR, torch.zeros(1, 4, 4, device="meta")
+                ),
+                "weight: expected it on cpu, where x is, got it on meta",
+            ),
+        ):
+            with pytest.raises(ValueError, match=wanted):
+                call()
+
+
 def test_relation_weight_covers_the_relations() -> None:
-    edges = EdgeSet.from_edge_index(torch.tensor([[0], [0]]), 1, torch.tensor([4]))
+    row = ROWS[:1]
     with pytest.raises(ValueError, match="relation_weight: expected at least 5 relations, got 4"):
-        kernels.edge_attention(
-            ROWS[:1], ROWS[:1], ROWS[:1], edges, relation_weight=torch.zeros(4, 1, 4)
-        )
+        kernels.edge_attention(row, row, row, TYPED, relation_weight=torch.zeros(4, 1, 4))
 
 
 def test_backend_is_a_setting_and_a_context() -> None:

@@ -220,6 +220,11 @@ def test_appended_relations_have_their_own_vector() -> None:
             "return_attention: expected a bool, got int 1",
         ),
         (
+            lambda: HomogeneousAttention(6, SCHEMA)(X, X),
+            TypeError,
+            "graph: expected a SequenceGraph, got Tensor",
+        ),
+        (
             lambda: HomogeneousAttention(6, mmgraph.GraphSchema(("item",)))(X, X, GRAPH),
             ValueError,
             "graph.schema: expected GraphSchema(('item',)), got GraphSchema(('item', 'image', ",
@@ -229,6 +234,17 @@ def test_appended_relations_have_their_own_vector() -> None:
 def test_errors_say_what_was_expected(call: object, error: type, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", [HomogeneousAttention, HeterogeneousAttention])
+def test_an_attention_is_a_block(kind: type) -> None:
+    attention = kind(6, SCHEMA)
+    x = torch.randn(GRAPH.num_nodes, 6)
+    expected, weights = attention(x, x, GRAPH, return_attention=True)
+    assert torch.equal(attention(x, GRAPH), expected)
+    assert torch.equal(attention(x, graph=GRAPH), expected)
+    assert torch.equal(attention(x, GRAPH, return_attention=True)[1], weights)
+    assert torch.equal(mmgraph.nn.GraphEncoder([attention])(x, GRAPH), expected)
 
 
 GRAPH = draw_graph(7, count=2)

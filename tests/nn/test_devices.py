@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -71,6 +72,13 @@ def test_a_model_is_the_reference(
     found = results(model.to(device, dtype), GRAPH.to(device))
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [*BLOCKS.values(), *READOUTS.values()], ids=[*BLOCKS, *READOUTS])
+def test_states_elsewhere_than_the_graph_are_refused(make: Callable[[], Module]) -> None:
+    x = torch.zeros(GRAPH.num_nodes, CHANNELS)  # of which a kernel would make up a result
+    with pytest.raises(ValueError, match="x: expected it on meta, where the graph is, got it on c"):
+        make()(x, GRAPH.to("meta"))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -78,15 +78,13 @@ def test_code_centres_start_the_table() -> None:
 def test_frozen_features_make_each_items_own_vector_its_node() -> None:
     features = torch.randn(NUM_ITEMS, 10)
     features[4] = math.nan
-    codes = {
-        "image": torch.arange(NUM_ITEMS).unsqueeze(1),
-        "text": torch.arange(NUM_ITEMS).unsqueeze(1),
-    }
-    codes["image"][4] = -1
+    own = FrozenFeatures(features)
+    assert own.codes.flatten().tolist() == [i if i != 4 else -1 for i in range(NUM_ITEMS)]
+    codes = {"image": own.codes, "text": torch.arange(NUM_ITEMS).unsqueeze(1)}
     graph = mmgraph.SequenceGraphBuilder(SCHEMA, codes)([[1, 4, 2]])
     embedding = NodeEmbedding(
         SCHEMA,
-        {"item": NUM_ITEMS, "image": FrozenFeatures(features), "text": NUM_ITEMS},
+        {"item": NUM_ITEMS, "image": own, "text": NUM_ITEMS},
         CHANNELS,
         MAX_LENGTH,
         use_type=False,
@@ -160,9 +158,14 @@ def test_another_table_takes_a_place_with_its_own_size() -> None:
             "tables: expected one for each of ('item', 'image', 'text'), got ('item',)",
         ),
         (
-            lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": 2.5}, 4, 8),
+            lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": torch.zeros(3, 4)}, 4, 8),
             TypeError,
-            "tables['item']: expected an int, got float 2.5",
+            "tables['item']: expected a number of ids, CodeCentres or FrozenFeatures, got Tensor",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, {**SIZES, "item": True}, 4, 8),
+            TypeError,
+            "tables['item']: expected an int, got bool True",
         ),
         (
             lambda: NodeEmbedding(SCHEMA, SIZES, 4),
@@ -199,6 +202,11 @@ def test_another_table_takes_a_place_with_its_own_size() -> None:
             lambda: NodeEmbedding(SCHEMA, SIZES, 4, 2)(GRAPH),
             ValueError,
             "graph: expected histories of at most max_length = 2 steps, got one of ",
+        ),
+        (
+            lambda: NodeEmbedding(SCHEMA, SIZES, 4, 8)(GRAPH.to("meta")),
+            ValueError,
+            "graph: expected it on cpu, where the embedding is, got it on meta",
         ),
         (
             lambda: NodeEmbedding(SCHEMA, SIZES, 4, 8).table("audio"),
