@@ -14,8 +14,6 @@ when a model is composed (``--nodes.num_codes``, ``--nodes.k``), by
 from __future__ import annotations
 
 import html
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +41,7 @@ from examples.mmsr.encoders import (
     encode,
     find_encoder,
 )
+from examples.mmsr.files import replacing
 
 PUBLISHED = {
     "Beauty": (22_363, 12_101, 198_502),
@@ -330,16 +329,10 @@ def _features(
 def _write_whole(data: Dataset, attribute_names: list[str], folder: Path) -> None:
     """Write a data folder under another name until it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
-    try:
-        write(data, unfinished)
+    with replacing(folder) as partial:
+        write(data, partial)
         if attribute_names:
             lines = "".join(f"{name}\n" for name in attribute_names)
-            (unfinished / f"{ATTRIBUTES}.txt").write_text(lines, encoding="utf-8")
+            (partial / f"{ATTRIBUTES}.txt").write_text(lines, encoding="utf-8")
         if folder.is_dir():
             folder.rmdir()
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise

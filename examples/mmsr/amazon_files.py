@@ -378,10 +378,15 @@ def _read_lines(path: Path, report: Report, take: Callable[[str], None]) -> None
     bar = tqdm(lines, desc=path.name, unit=" lines", disable=None, leave=False)
     for number, line in enumerate(bar, start=1):
         try:
-            take(_text(line.rstrip(b"\r\n")))
+            text = _text(line.rstrip(b"\r\n"))
+            # A time that is cut off is a time still. Half an object or a dict is none, and a packed
+            # file says itself where it ends.
+            if path.suffix == ".csv" and not line.endswith(b"\n"):
+                raise Malformed("no newline ends the last line; it may be cut off", text)
+            take(text)
         except Malformed as problem:
             report.malformed(path, f"line {number:,}", problem)
-    if not line.endswith(b"\n"):
+    if path.suffix != ".csv" and not line.endswith(b"\n"):
         report.notes.append(f"{path}: no newline ends line {number:,}, the last; it may be cut off")
     report.finish(path, number)
 
@@ -401,11 +406,8 @@ def _csv_rating(line: str) -> tuple[str, str, int]:
     if len(fields) != 4:
         raise Malformed("not 4 fields", line)
     user, item, rating, time = fields
-    try:
-        value = float(rating)
-    except ValueError as error:
-        raise Malformed("the rating is not a number from 1 to 5", line) from error
-    # Not int(), which takes blanks and underscores too.
+    # Neither float() nor int() alone, which take blanks and underscores too.
+    value = float(rating) if re.fullmatch(r"[0-9]+(\.[0-9]*)?", rating) else None
     seconds = int(time) if time.isascii() and time.isdigit() and len(time) < 20 else None
     return _rating(user, item, value, seconds, line)
 

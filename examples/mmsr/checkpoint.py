@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from examples.mmsr.data import Dataset
+from examples.mmsr.files import replacing
 from examples.mmsr.model import MMSR
 
 FORMAT = "mmgraph-examples-mmsr"
@@ -33,10 +34,8 @@ def save(path: str | Path, model: MMSR, data: Dataset) -> None:
     """Write a model with the names of the items it recommends; of several processes, the first."""
     if rank_zero_only.rank:
         return
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    torch.save({**contents(model, data), "state_dict": model.state_dict()}, partial)
-    partial.replace(path)
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
+        torch.save({**contents(model, data), "state_dict": model.state_dict()}, file)
 
 
 def load(path: str | Path) -> tuple[MMSR, list[str] | None]:

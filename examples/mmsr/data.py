@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import html
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def _read_ragged(path: Path, values_name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
     for name in (values_name, "offsets"):
         if name not in arrays:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from scipy import sparse
 
 from examples.mmsr.amazon_files import Product, Report, read_image_features
 from examples.mmsr.data import DataError
+from examples.mmsr.files import replacing
 
 
 @runtime_checkable
@@ -137,17 +137,20 @@ def attribute_features(
         )
         for product in products
     ]
-    different, column, counts = np.unique(
-        np.array([name for row in names for name in row], dtype=np.str_),
-        return_inverse=True,
-        return_counts=True,
-    )
+    # Not an array of names: each would take the room of the longest.
+    number: dict[str, int] = {}
+    seen = [number.setdefault(name, len(number)) for row in names for name in row]
+    different = sorted(number)
+    rank = np.empty(len(different), dtype=np.int64)
+    rank[[number[name] for name in different]] = np.arange(len(different))
+    column = rank[np.array(seen, dtype=np.int64)]
+    counts = np.bincount(column, minlength=len(different))
     row = np.repeat(np.arange(len(names)), [len(row) for row in names])
     matrix = sparse.csr_array(
         (np.ones(len(row), dtype=np.float32), (row, column)), shape=(len(names), len(different))
     )
     enough = np.flatnonzero(counts >= min_items)
-    return matrix[:, enough], different[enough].tolist()
+    return matrix[:, enough], [different[place] for place in enough]
 
 
 def find_encoder(named: str, built_in: Mapping[str, Encoder]) -> Encoder:
@@ -220,15 +223,8 @@ def encode(encoder: Encoder, inputs: Sequence[Any], cache: str | Path | None) ->
         return _checked(encoder, inputs, kept)
     features = _checked(encoder, inputs, encoder(list(inputs)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name until it is whole, so that a reader never sees a part.
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            np.save(file, features)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, features)
     return features
 
 

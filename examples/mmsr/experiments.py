@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from tqdm import tqdm
 
 from examples.mmsr.jobs import Desk, Job, JobKind, Source
-from examples.mmsr.tables import TABLES, TRIALS, Entry, Setting
+from examples.mmsr.tables import TABLES, TRIALS, TRIALS_HERE, TRIED_ANEW, Entry, Setting
 from examples.mmsr.train import TrainingConfig
 
 
@@ -70,12 +70,10 @@ class Plan:
 
     def trying(self, entry: Entry) -> tuple[Source, tuple[Setting, ...]]:
         """The data set on which a row's settings are tried, and which they are."""
-        deciding = self.deciding(entry)
-        more = deciding.more_here.get(self.source.folder_name, ())
-        settings = deciding.trials_here + more
-        if settings and self.trials > 1 and not self.tried.same_folder(self.source):
-            return Source(self.source.folder), settings
-        return self.tried, TRIALS[: self.trials]
+        more = TRIED_ANEW.get(self.deciding(entry).label)
+        if more is None or self.trials == 1 or self.tried.same_folder(self.source):
+            return self.tried, TRIALS[: self.trials]
+        return Source(self.source.folder), TRIALS_HERE + more.get(self.source.folder_name, ())
 
     def trials_of(self, entry: Entry) -> list[Job]:
         """The trials that decide a row's settings; a lone setting is taken as it is."""

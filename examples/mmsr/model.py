@@ -97,6 +97,20 @@ class ModelConfig:
     use_position: bool = True
     max_length: int = 50
 
+    def __post_init__(self) -> None:
+        for name in ("channels", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.channels % self.heads:
+            raise ValueError(
+                f"heads: expected a divisor of channels {self.channels}, got {self.heads}"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: expected at least 0 and below 1, got {getattr(self, name)}"
+                )
+
 
 @dataclass(frozen=True)
 class ModalityNodes:
@@ -128,6 +142,9 @@ def make_nodes(data: Dataset, config: NodesConfig, channels: int) -> dict[str, M
         data: whose items.
         config: codes, or each item's own vector.
         channels: of the states; centres that nodes start from are reduced to so many.
+
+    Raises:
+        ValueError: no codes can be made of a modality; the message begins with its name.
     """
     nodes: dict[str, ModalityNodes] = {}
     for modality, features in data.features.items():
@@ -146,7 +163,16 @@ def make_nodes(data: Dataset, config: NodesConfig, channels: int) -> dict[str, M
             components=channels if config.from_centres else None,
             seed=config.seed,
         )
-        codes = codebook.fit_transform(features).codes
+        try:
+            codes = codebook.fit_transform(features).codes
+        except ValueError as error:
+            why = str(error)
+            if why.startswith("components: "):  # which is no setting of this example
+                why = (
+                    "code embeddings start from centres of --model.channels numbers; lower it, or "
+                    f"give --nodes.from_centres false ({why})"
+                )
+            raise ValueError(f"{modality}: {why}") from error
         nodes[modality] = ModalityNodes(
             codes, config.num_codes, codebook.centres if config.from_centres else None
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -30,6 +31,7 @@ COMPARED = ("recommenders", "updates", "propagation")
 """Tables of which a claim is made."""
 PAGE = Path(__file__).with_name("RESULTS.md")
 PREFACE = Path(__file__).with_name("RESULTS.preface.md")
+REMARKS = Path(__file__).with_name("RESULTS.remarks.md")
 TITLES = {
     "recommenders": "Recommenders",
     "updates": "How the two attentions are joined",
@@ -84,13 +86,33 @@ STAGES = (
 
 
 def page(desk: Desk) -> str:
-    """RESULTS.md: the preface, which says what holds, and every table with what was not run."""
+    """RESULTS.md: the preface, which says what holds, and every table with what was not run.
+
+    Raises:
+        ValueError: there are remarks on a table that is not there.
+    """
     parts = [PREFACE.read_text(encoding="utf-8").strip()]
+    remarks = _remarks()
     for name, stages in groupby(_shown(), key=lambda stage: stage.plan().source.name):
         parts.append(f"## {name}")
         for stage in stages:
-            parts += _section(stage, desk)
+            title = TITLES[stage.table]
+            parts += [f"### {title}", *remarks.pop((name, title), ()), *_section(stage, desk)]
+    if remarks:
+        raise ValueError(f"{REMARKS.name}: expected tables of the page, got {list(remarks)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _remarks() -> dict[tuple[str, str], tuple[str]]:
+    """What is said of single tables, by data set and title: a file with the page's headings."""
+    found, data = {}, ""
+    for block in re.split(r"^(?=##)", REMARKS.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        heading, _, text = block.partition("\n")
+        level, _, name = heading.partition(" ")
+        data = name if level == "##" else data
+        if text.strip():
+            found[data, name] = (text.strip(),)
+    return found
 
 
 def pictures(desk: Desk) -> None:
@@ -120,7 +142,6 @@ def _first(table: str) -> Stage:
 
 def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     plan = stage.plan()
-    yield f"### {TITLES[stage.table]}"
     options = "" if plan.source.name == stage.data else f" --sequences {stage.sequences}"
     options += "" if stage.data == "scientific" else " --trials_on scientific"
     yield f"`python -m examples.mmsr table {stage.table} --data {stage.data}{options}`"

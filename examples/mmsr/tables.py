@@ -34,13 +34,22 @@ TRIALS = (Setting(0.001, 0.4), Setting(0.001, 0.2), Setting(0.0005, 0.4), Settin
 """Tried for each row on one data set, and carried over to the others."""
 
 TRIALS_HERE = (TRIALS[0], TRIALS[2])
-"""Tried for the headline rows on each other data set; a lone one would be taken as it is."""
+"""Tried on each other data set for the rows of :data:`TRIED_ANEW`."""
 
 DROPOUTS = {
     "toys": (Setting(0.0005, 0.2), Setting(0.0005, 0.6)),
     "beauty": (Setting(0.0005, 0.6),),
 }
 """Tried beside them for the two headline rows, by data folder: there was no time for all."""
+
+TRIED_ANEW: dict[str, dict[str, tuple[Setting, ...]]] = {
+    "MMSR, improved": DROPOUTS,
+    "MMSR, improved, without similarity": {},
+    "SASRec, early fusion, improved": DROPOUTS,
+    "SASRec, early fusion, improved, without similarity": {},
+}
+"""Rows whose settings are tried on the data set itself, whatever the table, and what is tried
+beside :data:`TRIALS_HERE`, by data folder. The others' are carried over."""
 
 SHARES = (0.3, 0.5, 0.7, 1.0)
 MISSING = {
@@ -65,9 +74,6 @@ class Entry:
         built: whether there is such a model in this example.
         dropped: what is dropped from the test histories of the trained model.
         alike: the label of the row whose trials decide; its own by default.
-        trials_here: settings tried on the data set itself, in its published order, where the other
-            rows' are carried over from another; none carries them over as well.
-        more_here: further ones by the data folder's name.
     """
 
     label: str
@@ -77,8 +83,6 @@ class Entry:
     built: bool = True
     dropped: tuple[MissingConfig, ...] = ()
     alike: str | None = None
-    trials_here: tuple[Setting, ...] = ()
-    more_here: dict[str, tuple[Setting, ...]] = field(default_factory=dict)
 
 
 def _mmsr(**changes: Any) -> Composition:
@@ -106,19 +110,10 @@ def recommenders() -> list[Entry]:
         Entry("SASRec, early fusion", _other("sasrec_early", layers=2)),
         Entry("DIF-SR", _other("dif_sr", layers=2)),
         Entry("MMSR", MMSR),
-        Entry("MMSR, improved", BEST, trials_here=TRIALS_HERE, more_here=DROPOUTS),
-        Entry("MMSR, improved, without similarity", _no_similarity(BEST), trials_here=TRIALS_HERE),
-        Entry(
-            "SASRec, early fusion, improved",
-            BETTER_SASREC,
-            trials_here=TRIALS_HERE,
-            more_here=DROPOUTS,
-        ),
-        Entry(
-            "SASRec, early fusion, improved, without similarity",
-            _no_similarity(BETTER_SASREC),
-            trials_here=TRIALS_HERE,
-        ),
+        Entry("MMSR, improved", BEST),
+        Entry("MMSR, improved, without similarity", _no_similarity(BEST)),
+        Entry("SASRec, early fusion, improved", BETTER_SASREC),
+        Entry("SASRec, early fusion, improved, without similarity", _no_similarity(BETTER_SASREC)),
         Entry("successors and similarity alone", EVIDENCE),
         *(Entry(n, built=False) for n in ("MMGCN", "MGAT", "BM3", "NOVA", "Trans2D", "HGNN")),
         Entry("the paper's best other, by metric"),
@@ -184,9 +179,14 @@ def parts() -> list[Entry]:
         },
         "MMSR": MMSR,
     }
+    improved = {
+        f"MMSR, improved, readout: {name}": replace(BEST, model=replace(BEST.model, readout=name))
+        for name in ("mean", "recent")
+    }
     return [
-        Entry(label, composition, paper.get(label, {}), alike="MMSR")
-        for label, composition in rows.items()
+        Entry(label, composition, paper.get(label, {}), alike=base)
+        for base, of in (("MMSR", rows), ("MMSR, improved", improved | {"MMSR, improved": BEST}))
+        for label, composition in of.items()
     ]
 
 
@@ -216,20 +216,13 @@ def additions() -> list[Entry]:
         for label, score in scores.items()
     }
     rows |= {"SASRec, early fusion, improved": BETTER_SASREC}
-    improved = [label for label in rows if label.endswith(", improved")]
-    for label in improved:
+    for label in [label for label in rows if label.endswith(", improved")]:
         rows[f"{label}, without attributes"] = replace(rows[label], attributes=False)
     rows["MMSR, improved, without modalities in histories"] = replace(
         BEST, modalities=False, score=replace(BEST.score, tied=False, similar=0)
     )
     return [
-        Entry(
-            label,
-            composition,
-            alike=label.split(" + ")[0].split(", without")[0],
-            trials_here=TRIALS_HERE if label in improved else (),
-            more_here=DROPOUTS if label in improved else {},
-        )
+        Entry(label, composition, alike=label.split(" + ")[0].split(", without")[0])
         for label, composition in rows.items()
     ]
 

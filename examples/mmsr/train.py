@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from examples.mmsr.configuration import LATER
+from examples.mmsr.files import replacing
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.metrics import rank_all, ranks, summarise
 from examples.mmsr.protocol import Instances, Parts, Split
@@ -383,6 +385,30 @@ def _gathered(mine: Any) -> list[Any]:
     return all_
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that take the place of those before them once they are whole.
+
+    Lightning's own are moved from the folder of temporary files, which is a copy where that is on
+    another file system; a process that ends meanwhile would leave neither the old nor the new.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TypeError: there are options, of which none are known.
+        """
+        if storage_options is not None:
+            raise TypeError(f"storage_options: expected None, got {storage_options!r}")
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # An open file: the archive inside would else be named after the path, process and all.
+        with replacing(path) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
+
+
 class StopAfter(L.Callback):
     """Ends training after so many steps, also inside an epoch.
 
@@ -556,6 +582,7 @@ def _run(
         max_epochs=epochs,
         callbacks=[*callbacks, keep],
         logger=[csv, board],
+        plugins=[WholeCheckpoints()],
         gradient_clip_val=config.clip or None,
         log_every_n_steps=1,  # else Lightning warns of epochs shorter than its default
         num_sanity_val_steps=0,
@@ -590,6 +617,5 @@ def write_json(path: Path, value: Any) -> None:
     """Whole or not at all, so that a file that is there can be trusted."""
     if rank_zero_only.rank != 0:
         return
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

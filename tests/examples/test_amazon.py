@@ -11,6 +11,7 @@ import json
 import socket
 import sys
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from examples.mmsr.amazon_files import (
     CATEGORIES,
     IMAGE_WIDTH,
     Malformed,
+    Product,
     Ratings,
     Report,
     check_whole,
@@ -461,8 +463,7 @@ def test_only_the_first_examples_are_kept_and_the_command_prints_them(make, raw)
 
 
 def test_a_last_line_without_newline_is_read_and_mentioned(tmp_path):
-    path = tmp_path / "ratings_x.csv"
-    path.write_text(f"{GOOD}\r\n{GOOD}")
+    path = packed(tmp_path / "ratings_x.csv.gz", f"{GOOD}\r\n{GOOD}")
     report = Report()
     assert len(read_ratings(path, report).user) == 2
     assert "no newline ends line 2, the last; it may be cut off" in str(report)
@@ -1005,3 +1006,75 @@ def test_a_server_that_answers_with_another_part(shop, fetch):
     shop.shift = 1
     with pytest.raises(DataError, match=r"follows byte 1,000, but the server answers .*1001-"):
         fetch()
+
+
+# What is only nearly right.
+
+
+def test_an_unpacked_csv_that_is_cut_inside_its_last_line(tmp_path):
+    path = tmp_path / "ratings_x.csv"
+    path.write_text(f"{GOOD}\n{GOOD}\n"[:-3])  # the time is a time still
+    report = Report(limit=0.5)
+    assert read_ratings(path, report).time.tolist() == [DAY]
+    kind = "no newline ends the last line; it may be cut off"
+    assert f"2 lines, 1 malformed\n  {kind}: 1\n    line 2: {GOOD[:-2]}" in str(report)
+    assert kind in fails(read_ratings, path, Report())
+    path.write_text(f"{GOOD}\n{GOOD}"[:-9])  # one line is malformed once
+    report = Report(limit=0.5)
+    read_ratings(path, report)
+    assert report.count(path) == 1
+
+
+@pytest.mark.parametrize("name", ["reviews_x.json", "reviews_x.json.gz"])
+def test_a_review_says_itself_where_it_ends(tmp_path, name):
+    content = f"{json.dumps(REVIEW)}\n{json.dumps(REVIEW)}".encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    report = Report()
+    assert len(read_ratings(path, report).user) == 2
+    assert "no newline ends line 2, the last" in str(report)
+
+
+@pytest.mark.parametrize("rating", ["0_5", " 5 ", "+5", "5e0", "5.0.0", "", "٥", "9" * 5000])
+def test_ratings_that_python_would_take(tmp_path, rating):
+    path = lines_file(tmp_path / "ratings_x.csv", [GOOD, f"U1,B000000002,{rating},{DAY}"])
+    report = Report(limit=0.5)
+    read_ratings(path, report)
+    assert "the rating is not a number from 1 to 5: 1\n    line 2: " in str(report)
+
+
+def test_ratings_in_plain_digits(tmp_path):
+    ratings = ["5", "5.0", "1.", "4.50", "05"]
+    lines = [f"U1,B00000000{n},{rating},{DAY}" for n, rating in enumerate(ratings)]
+    report = Report()
+    assert len(read_ratings(lines_file(tmp_path / "ratings_x.csv", lines), report).user) == 5
+
+
+def test_a_long_attribute_takes_only_its_own_room():
+    rng = np.random.default_rng(0)
+    products = [
+        Product(
+            brand=f"brand {rng.integers(300)}" if rng.random() < 0.8 else "",
+            categories=tuple(f"c{each}é" for each in rng.integers(40, size=rng.integers(5))),
+        )
+        for _ in range(2000)
+    ]
+    products[7] = Product(brand="long" * 1250)
+    rows = [
+        {f"category: {name}" for name in product.categories}
+        | ({f"brand: {product.brand}"} if product.brand else set())
+        for product in products
+    ]
+    counts = Counter(name for row in rows for name in row)
+    for least in (1, 3):
+        tracemalloc.start()
+        try:
+            matrix, names = attribute_features(products, least)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 10_000_000  # 5,000 characters for each of 5,000 names would be 100,000,000
+        assert names == sorted(name for name, count in counts.items() if count >= least)
+        expected = [[name in row for name in names] for row in rows]
+        np.testing.assert_array_equal(matrix.toarray(), expected)
+        assert matrix.dtype == np.float32

@@ -301,3 +301,50 @@ def test_demo(tmp_path, capsys):
     assert (tmp_path / "fusion_order.png").read_bytes().startswith(b"\x89PNG")
     main(arguments)  # an earlier demo's folder is replaced
     assert rows(capsys.readouterr().out) == rows(first)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["--model.heads=3", "--model.update=hgat"],
+            "heads: expected a divisor of channels 8, got 3",
+        ),
+        (["--model.heads=0"], "heads: expected at least 1, got 0"),
+        (["--model.channels=0"], "channels: expected at least 1, got 0"),
+        (["--model.dropout=1"], "dropout: expected at least 0 and below 1, got 1.0"),
+        (
+            ["--model.attention_dropout=-0.1"],
+            "attention_dropout: expected at least 0 and below 1, got -0.1",
+        ),
+    ],
+)
+def test_blocks_that_there_are_not(folder, tmp_path, capsys, given, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", f"--data={folder}", f"--out={tmp_path / 'run'}", *TINY, *given])
+    assert words in f"{stop.value}{capsys.readouterr().err}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_too_narrow_for_centres(folder, tmp_path):
+    arguments = ["train", f"--data={folder}", f"--out={tmp_path / 'run'}", *TINY]
+    message = fails([*arguments, "--model.channels=17"])
+    assert message.startswith(
+        "error: image: code embeddings start from centres of --model.channels numbers; lower it, "
+        "or give --nodes.from_centres false (components: expected at most"
+    )
+    assert not (tmp_path / "run").exists()
+    main([*arguments, "--model.channels=17", "--nodes.from_centres=false"])
+
+
+def test_a_modality_that_no_codes_can_be_made_of_is_named(folder, tmp_path):
+    data = shutil.copytree(folder, tmp_path / "data")
+    text = np.load(data / "text.npy")
+    text[5] = 0
+    np.save(data / "text.npy", text)
+    arguments = ["train", f"--data={data}", f"--out={tmp_path / 'run'}", *TINY]
+    assert fails(arguments).startswith("error: text: features[5]: a row of zeros has no direction")
+    assert "image: features: expected at least num_codes = 40" in fails(
+        [*arguments, "--nodes.num_codes=40"]
+    )
+    assert not (tmp_path / "run").exists()

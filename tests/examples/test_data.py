@@ -177,3 +177,14 @@ def test_errors_of_names(tmp_path):
     odd = Dataset("odd", ITEMS.astype(np.int64), OFFSETS, 4, {"brand": sparse})
     with pytest.raises(DataError, match="sparse features are called 'attributes' in a folder"):
         write(odd, tmp_path / "odd")
+
+
+def test_damaged_compression(tmp_path):
+    path = make(tmp_path) / "sequences.npz"
+    np.savez_compressed(path, items=ITEMS, offsets=OFFSETS)
+    content = bytearray(path.read_bytes())
+    name, extra = (int.from_bytes(content[at : at + 2], "little") for at in (26, 28))
+    content[30 + name + extra] |= 0b110  # no kind of block has this number
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"sequences\.npz is not a readable .npz file: .*block"):
+        read(tmp_path)

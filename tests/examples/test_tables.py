@@ -113,12 +113,21 @@ def test_headline_rows_are_tried_on_the_data_set_itself(tmp_path):
     assert [setting_of(job) for job in tried] == list(toys)
     assert {job.source.name for job in tried} == {"toys"}
     assert asked.finals_of(improved, Desk(tmp_path, tmp_path)) is None
-    alone = replace(improved, label="alone", trials_here=TRIALS_HERE[:1], more_here={})
-    assert asked.trials_of(alone) == []
-    finals = asked.finals_of(alone, Desk(tmp_path, tmp_path))
-    assert [setting_of(job) for job in finals] == [TRIALS_HERE[0]] * 3
     assert replace(asked, source=other).trying(improved) == (other, TRIALS)
     assert replace(asked, trials=1).trials_of(improved) == []
+
+
+def test_a_row_of_several_tables_is_one_model(tmp_path):
+    toys, other = Source(str(tmp_path / "toys")), Source(str(tmp_path / "scientific"))
+    tried = {}
+    for name in TABLES:
+        plan = Plan(name, toys, other)
+        for entry in plan.wanted():
+            if name != "smallest":
+                settings = (entry.composition, plan.trying(entry))
+                assert tried.setdefault(entry.label, settings) == settings
+    assert len(tried["MMSR, improved"][1][1]) > len(TRIALS_HERE)
+    assert tried["MMSR"][1] == (other, TRIALS)
 
 
 def test_without_a_choice_trials_are_made_on_the_same_histories(tmp_path):
@@ -381,12 +390,17 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
         programme.Stage("shop", "additions", ("MMSR + features",), (0,)),
     )
     monkeypatch.setattr(programme, "STAGES", stages)
+    remarks = tmp_path / "remarks.md"
+    remarks.write_text("## shop\n\n### How the two attentions are joined\n\nSaid of it.\n")
+    monkeypatch.setattr(programme, "REMARKS", remarks)
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     fake_records(stages[0], desk, np.random.default_rng(0))
     main(["results", f"--results={desk.results}", f"--out={tmp_path / 'PAGE.md'}"])
     text = (tmp_path / "PAGE.md").read_text()
     assert text.startswith("# Results")
     sections = dict(zip(("updates", "additions"), text.split("\n### ")[1:], strict=True))
+    assert sections["updates"].startswith("How the two attentions are joined\n\nSaid of it.\n\n")
+    assert sections["additions"].startswith("Each addition alone\n\n`python")
     first = sections["updates"].split("![")[0].splitlines()
     lines = {line.split("|")[1].strip(): line for line in first if "|" in line}
     assert lines["MMSR"].endswith("| 2 | 7.50 ± 0.00 |")
@@ -405,6 +419,14 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
     widths = [bar.get_width() for bar in updates.axes[1].patches]
     shown = [f"{width:.2f}" for width in widths]
     assert [line.split("|")[4].split("±")[0].strip() for line in map(lines.get, labels)] == shown
+
+
+def test_remarks_on_what_is_not_on_the_page_are_not_lost(tmp_path, monkeypatch):
+    remarks = tmp_path / "remarks.md"
+    remarks.write_text("## shop\n\n### Recommenders\n\nOf no table.\n")
+    monkeypatch.setattr(programme, "REMARKS", remarks)
+    with pytest.raises(ValueError, match=r"remarks\.md: .*got \[\('shop', 'Recommenders'\)\]"):
+        page(Desk(tmp_path / "runs", tmp_path / "results"))
 
 
 def test_the_programme(tmp_path, monkeypatch, capsys):

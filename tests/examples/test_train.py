@@ -11,6 +11,7 @@ import torch
 
 from examples.mmsr import checkpoint, train
 from examples.mmsr.data import Dataset
+from examples.mmsr.files import replacing
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
@@ -313,3 +314,62 @@ def test_a_run_keeps_its_folder(tmp_path: Path):
     other = {"data": None, "model": {"layers": 2, "kinds": (1, 2)}}
     with pytest.raises(RunError, match=r"holds a run with model\.layers = 1, not 2"):
         claim(tmp_path / "run", other, resume=True)
+
+
+def test_a_checkpoint_that_is_half_written_leaves_the_one_before(setting, tmp_path, monkeypatch):
+    arguments = setting.make, setting.split, CONFIG
+    whole = search(*arguments, tmp_path / "whole")
+    save, out, saves = torch.save, tmp_path / "stopped", 0
+
+    def half(contents, file) -> None:
+        nonlocal saves
+        saves += 1
+        if saves < 3:
+            return save(contents, file)
+        assert Path(file.name).parent == out  # else it would be copied over the one before
+        file.write(b"half")
+        raise Stopped
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Stopped):
+        search(*arguments, out)
+    monkeypatch.setattr(torch, "save", save)
+    assert sorted(path.name for path in out.iterdir()) == ["last.ckpt", "logs"]
+    kept = torch.load(out / "last.ckpt", weights_only=True)
+    assert [row["epoch"] for row in kept["history"]] == [1, 2]
+    history = search(*arguments, out)
+    assert [row["loss"] for row in history] == [row["loss"] for row in whole]
+    assert [row["seconds"] for row in history[:2]] == [row["seconds"] for row in kept["history"]]
+
+
+def test_what_is_written_takes_its_place_whole(tmp_path):
+    def stopped(path: Path, folder: bool) -> None:
+        with replacing(path) as partial:
+            if folder:
+                partial.mkdir()
+                partial /= "file"
+            partial.write_text("half")
+            raise Stopped
+
+    file = tmp_path / "file"
+    file.write_text("before")
+    with pytest.raises(Stopped):
+        stopped(file, folder=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "before"
+    with replacing(file) as partial:
+        partial.write_text("left by a process that was killed")
+        with replacing(file) as again:
+            assert again == partial
+            again.write_text("after")
+        partial.write_text("later")
+    assert file.read_text() == "later"
+    with pytest.raises(Stopped):
+        stopped(tmp_path / "folder", folder=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_options_of_storage_are_none(tmp_path):
+    with pytest.raises(TypeError, match=r"storage_options: expected None, got \{\}"):
+        train.WholeCheckpoints().save_checkpoint({}, tmp_path / "last.ckpt", {})
+    assert not list(tmp_path.iterdir())
