@@ -281,6 +281,14 @@ def test_as_many_codes_as_rows():
     torch.testing.assert_close(distances, torch.zeros(7, 1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_row_that_is_its_centre_is_at_no_distance(seed):
+    """Where rounding leaves the square of a distance below zero, too."""
+    rows = 5 + 3 * np.random.default_rng(seed).standard_normal((7, 12))
+    distances = ModalityCodebook(7, metric="euclidean").fit_transform(rows).distances
+    torch.testing.assert_close(distances, torch.zeros(7, 1), atol=1e-5, rtol=0)
+
+
 def test_opposite_rows_leave_a_centre_without_direction():
     codebook = ModalityCodebook(1)
     _, distances = codebook.fit_transform(np.array([[1.0, 0.0], [-1.0, 0.0]]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmgraph import GraphSchema, SequenceGraph
@@ -36,11 +36,12 @@ def by_gradient(graph, num_layers, readout, invasive):
     loss = readout(outputs[-1], graph)
     weights = torch.randn(loss.shape, dtype=torch.float64, generator=generator)
     gradients = torch.autograd.grad((loss * weights).sum(), outputs[1:])
-    return [gradient.abs().amax(1) > 1e-12 for gradient in gradients]
+    return [gradient.abs().amax(1) > 0 for gradient in gradients]
 
 
 @settings(max_examples=25, deadline=None)
 @given(HISTORIES, st.booleans())
+@example([[5, 5, 3, 5, 4, 5], [3]], False)  # some gradients here are far below 1e-12
 def test_they_are_the_nodes_with_a_gradient(histories, invasive):
     graph = BUILDER(histories)
     if not graph.num_nodes:

@@ -7,6 +7,7 @@ from examples.mmsr.baselines import Markov, Popularity, judge_baselines
 from examples.mmsr.data import Dataset
 from examples.mmsr.metrics import rank_all
 from examples.mmsr.protocol import split
+from examples.mmsr.results import counted
 
 # Train parts: 0 1 0 1 | 0 2 1 3 | 0 1 2 0; the last step of each is its test step.
 HISTORIES = [[0, 1, 0, 1, 2], [0, 2, 1, 3, 3], [0, 1, 2, 0, 1]]
@@ -52,3 +53,10 @@ def test_judged_together(data):
     rows = judge_baselines(parts.train, 5, parts.test)
     assert list(rows) == ["popularity", "Markov"]
     assert rows["Markov"]["MRR@5"] == pytest.approx(100 * (1 / 2 + 1 / 4 + 1) / 3)
+
+
+def test_what_is_kept_is_counted_in_the_train_parts(data, tmp_path):
+    parts = split(data)
+    found = counted(data, tmp_path)
+    assert found == judge_baselines(parts.train, 5, parts.test)
+    assert found != judge_baselines(parts.fit, 5, parts.test)

@@ -47,15 +47,32 @@ def test_a_fixed_gate_is_the_layer_of_one_order(model, test, order):
 
 def test_weights_are_read_at_the_last_item_of_each_history(model, test):
     found = gate.read(model, test, batch_size=7)
-    expected = []
+    *before, layer = model.encoder.layers
+    ho, he = layer.homogeneous, layer.heterogeneous
+    expected, own_hohe, own_heho = [], [], []
     for row in range(len(test)):
         graph = model.prepare(test[row : row + 1])
-        _, weights = model.encoder(model.embedding(graph), graph, return_gates=True)
-        expected.append(weights[-1][graph.step_node[-1], 0].item())
-    assert found["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
-    assert found["spread"] == pytest.approx(np.std(expected), abs=1e-6)
-    for order in ("homogeneous-first", "heterogeneous-first"):
-        assert 0 < found[f"self, {order}"] < 1
+        x, last = model.embedding(graph), graph.step_node[-1]
+        _, weights = model.encoder(x, graph, return_gates=True)
+        expected.append(weights[-1][last, 0].item())
+        for below in before:
+            x = below(x, graph)
+        for own, one, two, edges in (
+            (own_hohe, ho, he, graph.heterogeneous),
+            (own_heho, he, ho, graph.homogeneous),
+        ):
+            state = one(x, x, graph)
+            _, attention = two(state, state if layer.invasive else x, graph, True)
+            own.append(attention[(edges.index == last) & (edges.centre == last)].mean().item())
+    assert found == pytest.approx(
+        {
+            "mean": np.mean(expected),
+            "spread": np.std(expected),
+            "self, homogeneous-first": np.mean(own_hohe),
+            "self, heterogeneous-first": np.mean(own_heho),
+        },
+        abs=1e-6,
+    )
 
 
 def test_behind_another_readout_they_are_read_at_every_step(model, test):

@@ -9,11 +9,24 @@ from torch.nn import functional as F
 
 from examples.mmsr.data import Dataset
 from examples.mmsr.generate import GenerateConfig, Generated, generate
+from examples.mmsr.graphormer import Graphormer
 from examples.mmsr.metrics import rank_all
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
+from examples.mmsr.propagation import HGAT, PROPAGATION, make_propagation
 from examples.mmsr.protocol import Instances, split
+from mmgraph import GraphSchema
+from mmgraph.nn import (
+    GAT,
+    GCN,
+    GGNN,
+    RGAT,
+    GraphSAGE,
+    HeterogeneousAttention,
+    HomogeneousAttention,
+)
 
 SMALL = ModelConfig(channels=8, max_length=12)
+ATTENTIVE = [name for name in PROPAGATION if name not in ("gcn", "graphsage", "ggnn")]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +88,10 @@ def test_gradients_of_the_default_model(data, instances, layers, invasive):
     assert lacking == {f"encoder.layers.{layers - 1}.{name}" for name in UNREAD}
 
 
+def as_id(changes: dict) -> str:
+    return "-".join(f"{k}={v}" for k, v in changes.items())
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -90,7 +107,7 @@ def test_gradients_of_the_default_model(data, instances, layers, invasive):
         {"readout": "recent", "recent": 2},
         {"readout": "soft_attention"},
     ],
-    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
+    ids=as_id,
 )
 def test_every_composition_trains(data, instances, changes):
     config = replace(SMALL, **changes)
@@ -105,6 +122,65 @@ def test_every_composition_trains(data, instances, changes):
     again.load_state_dict(model.state_dict())
     few = instances[:7]
     torch.testing.assert_close(again.eval().score(few), model.eval().score(few))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": 2},
+        {"heads": 2},
+        {"order": "homogeneous-first"},
+        {"order": "heterogeneous-first"},
+        {"invasive": True},
+        {"residual": True},
+        {"norm": True},
+        {"use_type": False},
+        {"use_position": False},
+        {"max_length": 2},
+        {"recent": 2},
+        *({"readout": name} for name in ("mean", "max", "recent", "soft_attention")),
+        *({"update": name} for name in ("synchronous", "released", *PROPAGATION)),
+    ],
+    ids=as_id,
+)
+def test_each_option_makes_another_model(data, instances, changes):
+    def scores(config: ModelConfig) -> torch.Tensor:
+        model = make(data, config).eval()
+        torch.manual_seed(0)  # an option that is passed over leaves the same model
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.5)
+        return model.score(instances[-40:])
+
+    base = replace(SMALL, readout="recent") if "recent" in changes else SMALL
+    assert not torch.allclose(scores(replace(base, **changes)), scores(base))
+
+
+def test_a_propagation_is_what_its_name_says():
+    classes = {
+        "homogeneous": HomogeneousAttention,
+        "heterogeneous": HeterogeneousAttention,
+        "gcn": GCN,
+        "graphsage": GraphSAGE,
+        "gat": GAT,
+        "rgat": RGAT,
+        "ggnn": GGNN,
+        "hgat": HGAT,
+        "graphormer": Graphormer,
+    }
+    assert classes.keys() == PROPAGATION.keys()
+    for name, kind in classes.items():
+        layer = make_propagation(name, 8, GraphSchema(("item", "image")), 2, 0.3)
+        assert type(layer) is kind
+        if name in ATTENTIVE:
+            assert (layer.heads, layer.dropout) == (2, 0.3)
+
+
+@pytest.mark.parametrize("update", ["asynchronous", "synchronous", "released", *ATTENTIVE])
+def test_attention_dropout_acts_in_training_alone(data, instances, update):
+    model = make(data, replace(SMALL, update=update, dropout=0.0))
+    graph = model.prepare(instances[-40:])
+    assert not torch.equal(model.train().encode(graph), model.encode(graph))
+    assert torch.equal(model.eval().encode(graph), model.encode(graph))
 
 
 def test_shared_layers_are_one(data):
@@ -158,6 +234,14 @@ class TestNodes:
             # the nearest code is the planted one, under another name
             nearest, planted = found.codes[~missing, 0].numpy(), generated.code[modality][~missing]
             assert len(set(zip(nearest, planted, strict=True))) == 6
+
+    def test_centres_follow_the_metric(self, data):
+        cosine, euclidean = (
+            make_nodes(data, NodesConfig(num_codes=6, metric=metric), 8)["image"].centres
+            for metric in ("cosine", "euclidean")
+        )
+        torch.testing.assert_close(cosine.norm(dim=1), torch.ones(6))
+        assert not torch.allclose(euclidean.norm(dim=1), torch.ones(6))
 
     def test_without_centres(self, data):
         nodes = make_nodes(data, NodesConfig(num_codes=6, from_centres=False), channels=8)

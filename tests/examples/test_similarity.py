@@ -80,6 +80,12 @@ def test_alike_features_are_weighed_by_modality_and_step(steps: int, share: floa
     )
 
 
+def test_weights_start_from_the_formula() -> None:
+    score = SimilarityScore(FEATURES, 3)
+    expected = 2 / len(FEATURES) * torch.tensor([1, 1 / 2, 1 / 3, 1])
+    torch.testing.assert_close(score.weight.detach(), expected.repeat(len(FEATURES), 1))
+
+
 def test_what_a_history_lacks_is_taken_from_no_step() -> None:
     model = ZOO.build(SIMILAR, PARTS.train).eval()
     assert model.similarity is not None

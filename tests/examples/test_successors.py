@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_evidence_is_counted_without_the_instance(training: bool) -> None:
     expected = literal_scores(score, parts.train, instances, training)
     torch.testing.assert_close(found, expected)
     assert expected.any()
+
+
+def test_weights_start_from_the_formula() -> None:
+    score = SuccessorScore(count(split(DATA).train, DATA.num_items, LAGS))
+    expected = [
+        [[near * math.log(1 + 200 * c / (5 + total)) for total in TOTALS] for c in COUNTS]
+        for near in (1, 1 / 5, 1 / 5)
+    ]
+    torch.testing.assert_close(score.weight.detach(), torch.tensor(expected))
 
 
 def test_nobody_is_seen_before_he_is_counted() -> None:

@@ -86,6 +86,45 @@ def test_steps_are_chosen_on_validation_and_everything_is_fitted_again(setting, 
     assert list(logs.glob("events.out.tfevents.*"))
 
 
+def test_each_phase_counts_in_the_parts_that_it_is_fitted_on(setting, tmp_path):
+    given = []
+
+    def make(counted: Parts) -> MMSR:
+        given.append(counted)
+        return setting.make(counted)
+
+    fit(make, setting.split, replace(CONFIG, epochs=1), tmp_path)
+    for counted, parts in zip(given, (setting.split.fit, setting.split.train), strict=True):
+        assert counted is parts
+
+
+def test_training_alone_leaves_own_transitions_out(setting, tmp_path, monkeypatch):
+    targets, batch = {True: set(), False: set()}, MMSR.batch
+
+    def spy(self, instances, training=False):
+        targets[training].update(instances.target.tolist())
+        return batch(self, instances, training)
+
+    monkeypatch.setattr(MMSR, "batch", spy)
+    search(setting.make, setting.split, replace(CONFIG, epochs=1), tmp_path / "search")
+    parts = setting.split
+    assert targets[True] == set(parts.fit.prefixes().target.tolist())
+    assert targets[False] == set(parts.validation.target.tolist())
+    assert targets[True].isdisjoint(targets[False])
+    refit(setting.make, parts, CONFIG, tmp_path / "refit", 10)
+    assert targets[True] == set(parts.train.prefixes().target.tolist())
+
+
+def test_validation_ranks_the_whole_catalogue_in_evaluation_mode(setting, tmp_path):
+    one = replace(CONFIG, epochs=1)
+    (row,) = search(setting.make, setting.split, one, tmp_path, setting.extra)
+    model, _ = checkpoint.load(tmp_path / "last.ckpt")
+    found = rank_all(model.score, setting.split.validation)
+    assert found.max() > 20  # further down than any cut of the other metrics
+    expected = {"MRR": 100 * (1 / found).mean(), **summarise(found)}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+
+
 class Stopped(Exception):
     """Stands for a process that is killed."""
 

@@ -68,11 +68,29 @@ def test_each_kind_trains(kind, score):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_last_steps_count(kind):
+def test_every_dropout_acts_in_training_alone(kind):
+    still = replace(SMALL.model, attention_dropout=0.0)
+    model = ZOO.build(replace(SMALL, kind=kind, model=still), PARTS.fit).eval()
+    inputs = model.prepare(PARTS.test)
+    expected = model.encode(inputs)
+    found = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+    assert found
+    for dropout in found:
+        dropout.train()
+        assert not torch.equal(model.encode(inputs), expected)
+        dropout.eval()
+    assert torch.equal(model.encode(inputs), expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_last_steps_count(kind, share):
     sizes = replace(SMALL.sequential, max_length=4)
     blocks = replace(SMALL.model, max_length=4)
-    model = ZOO.build(replace(SMALL, kind=kind, sequential=sizes, model=blocks), PARTS.fit).eval()
-    long = PARTS.test[PARTS.test.target - PARTS.test.start > 6][:3]
+    cut = replace(SMALL, kind=kind, sequential=sizes, model=blocks)
+    missing = MissingConfig(DATA.modalities, share)  # the steps that are kept lose what they lost
+    model = ZOO.build(replace(cut, missing=missing), PARTS.fit).eval()
+    long = PARTS.test[PARTS.test.target - PARTS.test.start > 6]
     short = Instances(long.items, long.user, long.target - 4, long.target)
     torch.testing.assert_close(model.score(long), model.score(short))
 
@@ -219,6 +237,13 @@ def test_srgnn_against_its_formula():
     assert graph.node_id.tolist() == nodes
     expected = model.readout(model.cell(messages, x), graph) @ model.items.weight.T
     torch.testing.assert_close(model.score(instances), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_srgnn_are_steps():
+    one = SRGNN(36, SequentialConfig(channels=8)).eval()
+    two = SRGNN(36, SequentialConfig(channels=8, layers=2)).eval()
+    two.load_state_dict(one.state_dict())
+    assert not torch.allclose(two.score(PARTS.test), one.score(PARTS.test))
 
 
 def test_no_modalities_to_fuse():

@@ -89,6 +89,8 @@ def test_block_equals_pyg(name: str, edges: str) -> None:
     make, copy = CASES[name]
     graph = draw_graph(9)
     block = make(edges).double()
+    for parameter in block.parameters():  # biases start at zero, where none would be missed
+        torch.nn.init.normal_(parameter)
     chosen = graph.edges if edges == "all" else getattr(graph, edges)
     edge_index = torch.stack([chosen.index, chosen.centre])
     theirs = copy(block)

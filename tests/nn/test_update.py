@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmgraph
-from mmgraph import SequenceGraph
+from mmgraph import SequenceGraph, nn
 from mmgraph.nn import (
     AsynchronousUpdate,
     GraphEncoder,
@@ -196,6 +196,45 @@ def test_parameters_are_drawn_anew_and_shared_again_after_to_empty(
     assert not torch.equal(made(x, graph), before)
 
 
+LAYERS = {
+    "GAT": lambda: nn.GAT(CHANNELS, 2),
+    "GCN": lambda: nn.GCN(CHANNELS),
+    "GGNN": lambda: nn.GGNN(CHANNELS, 2),
+    "RGAT": lambda: nn.RGAT(CHANNELS, SCHEMA, 2),
+    "AsynchronousUpdate": lambda: AsynchronousUpdate.from_channels(CHANNELS, SCHEMA),
+    "GraphEncoder": lambda: GraphEncoder([nn.GCN(CHANNELS)]),
+    "GraphSAGE": lambda: nn.GraphSAGE(CHANNELS),
+    "HeterogeneousAttention": lambda: HeterogeneousAttention(CHANNELS, SCHEMA),
+    "HomogeneousAttention": lambda: HomogeneousAttention(CHANNELS, SCHEMA),
+    "NodeEmbedding": lambda: nn.NodeEmbedding(
+        SCHEMA,
+        {
+            "item": 5,
+            "image": nn.CodeCentres(torch.randn(4, CHANNELS)),
+            "text": nn.FrozenFeatures(torch.randn(2, 3)),
+        },
+        CHANNELS,
+        max_length=8,
+    ),
+    "SoftAttention": lambda: nn.SoftAttention(CHANNELS),
+    "SynchronousUpdate": lambda: SynchronousUpdate.from_channels(CHANNELS, SCHEMA),
+    "UpdateGate": lambda: UpdateGate(CHANNELS),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in nn.__all__ if hasattr(getattr(nn, name), "reset_parameters")]
+)
+def test_every_parameter_of_every_layer_is_drawn_anew(name: str) -> None:
+    layer, fresh = LAYERS[name](), LAYERS[name]()
+    for parameter in layer.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
+    layer.reset_parameters()
+    for (path, drawn), made in zip(layer.named_parameters(), fresh.parameters(), strict=True):
+        assert drawn.isfinite().all(), path
+        assert bool(drawn.any()) == bool(made.any()), path  # zeros are drawn where it is made so
+
+
 class MeanOfNeighbours(torch.nn.Module):
     """A block without parameters."""
 
@@ -217,6 +256,14 @@ def test_encoder_drops_channels_in_training_only(graph: SequenceGraph, x: Tensor
     dropped = (encoder(x, graph) == 0).float().mean()
     assert 0.3 < dropped < 0.7
     assert (encoder.eval()(x, graph) != 0).all()
+
+
+def test_dropout_spares_what_the_residual_adds(graph: SequenceGraph, x: Tensor) -> None:
+    block = MeanOfNeighbours()
+    out = GraphEncoder([block], dropout=0.5, residual=True)(x, graph)
+    dropped = out == x
+    assert 0.3 < dropped.float().mean() < 0.7
+    torch.testing.assert_close(out, torch.where(dropped, x, x + 2 * block(x, graph)))
 
 
 @pytest.mark.parametrize(
