@@ -209,7 +209,6 @@ def test_golden_adjacency(name: str) -> None:
         torch.cat([RIGHT, torch.full((4, 2), -1)], dim=1)[:, ::1],
         (VALUES, OFFSETS),
         (VALUES.numpy(), OFFSETS.numpy().astype(np.int32)),
-        (VALUES.tolist(), OFFSETS.tolist()),
     ],
     ids=lambda value: type(value).__name__,
 )
