@@ -97,13 +97,16 @@ def page(desk: Desk) -> str:
         parts.append(f"## {name}")
         for stage in stages:
             title = TITLES[stage.table]
-            parts += [f"### {title}", *remarks.pop((name, title), ()), *_section(stage, desk)]
+            parts.append(f"### {title}")
+            if (name, title) in remarks:
+                parts.append(remarks.pop((name, title)))
+            parts += _section(stage, desk)
     if remarks:
         raise ValueError(f"{REMARKS.name}: expected tables of the page, got {list(remarks)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _remarks() -> dict[tuple[str, str], tuple[str]]:
+def _remarks() -> dict[tuple[str, str], str]:
     """What is said of single tables, by data set and title: a file with the page's headings."""
     found, data = {}, ""
     for block in re.split(r"^(?=##)", REMARKS.read_text(encoding="utf-8"), flags=re.MULTILINE):
@@ -111,7 +114,7 @@ def _remarks() -> dict[tuple[str, str], tuple[str]]:
         level, _, name = heading.partition(" ")
         data = name if level == "##" else data
         if text.strip():
-            found[data, name] = (text.strip(),)
+            found[data, name] = text.strip()
     return found
 
 

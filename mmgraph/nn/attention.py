@@ -161,9 +161,8 @@ class HomogeneousAttention(_TypedAttention[Tensor]):
 
     Shape:
         ``score_state`` and ``value_state``, the same by default, ``[N, channels]`` to
-        ``[N, channels]``; with
-        ``return_attention=True`` also the weights ``[E', heads]`` in the order of
-        ``graph.homogeneous``.
+        ``[N, channels]``; with ``return_attention=True`` also the weights ``[E', heads]`` in the
+        order of ``graph.homogeneous``.
 
     Raises:
         TypeError: if an argument is not of its kind.
@@ -253,9 +252,8 @@ class HeterogeneousAttention(_TypedAttention[tuple[Tensor, Tensor]]):
 
     Shape:
         ``score_state`` and ``value_state``, the same by default, ``[N, channels]`` to
-        ``[N, channels]``; with
-        ``return_attention=True`` also the weights ``[E', heads]`` in the order of
-        ``graph.heterogeneous``.
+        ``[N, channels]``; with ``return_attention=True`` also the weights ``[E', heads]`` in the
+        order of ``graph.heterogeneous``.
 
     Raises:
         TypeError: if an argument is not of its kind.
