@@ -504,7 +504,7 @@ def _per_step(
         else:
             array = _array(name, value, dim, kinds)
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        flat = dim == 1 and all(isinstance(step, bool | np.bool_ | int) for step in value)
+        flat = dim == 1 and all(isinstance(step, int | np.integer | np.bool_) for step in value)
         if flat and (value or not steps):
             array = _array(name, value, 1, kinds)
         else:

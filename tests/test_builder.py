@@ -502,6 +502,7 @@ def test_wrong_histories(histories: Any, error: type[Exception], words: str) -> 
         ),
         ({"present": {"image": FLAT_MASK.long()}}, TypeError, "expected booleans, got int64"),
         ({"present": {"image": [1] * 10}}, TypeError, "expected booleans, got int64"),
+        ({"present": {"image": [np.int64(1)] * 10}}, TypeError, "expected booleans, got int64"),
         ({"present": {"image": FLAT_MASK[None]}}, ValueError, r"expected 1 dimensions"),
         (
             {"present": {"image": [[True] * 5, [], [], [True] * 5]}},

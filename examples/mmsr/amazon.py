@@ -334,5 +334,3 @@ def _write_whole(data: Dataset, attribute_names: list[str], folder: Path) -> Non
         if attribute_names:
             lines = "".join(f"{name}\n" for name in attribute_names)
             (partial / f"{ATTRIBUTES}.txt").write_text(lines, encoding="utf-8")
-        if folder.is_dir():
-            folder.rmdir()

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from examples.mmsr.data import Dataset
-from examples.mmsr.files import replacing
+from examples.mmsr.files import writing
 from examples.mmsr.model import MMSR
 
 FORMAT = "mmgraph-examples-mmsr"
@@ -34,7 +34,7 @@ def save(path: str | Path, model: MMSR, data: Dataset) -> None:
     """Write a model with the names of the items it recommends; of several processes, the first."""
     if rank_zero_only.rank:
         return
-    with replacing(Path(path)) as partial, partial.open("wb") as file:
+    with writing(Path(path)) as file:
         torch.save({**contents(model, data), "state_dict": model.state_dict()}, file)
 
 

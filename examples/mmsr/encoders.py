@@ -32,7 +32,7 @@ from scipy import sparse
 
 from examples.mmsr.amazon_files import Product, Report, read_image_features
 from examples.mmsr.data import DataError
-from examples.mmsr.files import replacing
+from examples.mmsr.files import writing
 
 
 @runtime_checkable
@@ -138,19 +138,16 @@ def attribute_features(
         for product in products
     ]
     # Not an array of names: each would take the room of the longest.
-    number: dict[str, int] = {}
-    seen = [number.setdefault(name, len(number)) for row in names for name in row]
-    different = sorted(number)
-    rank = np.empty(len(different), dtype=np.int64)
-    rank[[number[name] for name in different]] = np.arange(len(different))
-    column = rank[np.array(seen, dtype=np.int64)]
+    different = sorted({name for row in names for name in row})
+    place = {name: number for number, name in enumerate(different)}
+    column = np.array([place[name] for row in names for name in row], dtype=np.int64)
     counts = np.bincount(column, minlength=len(different))
     row = np.repeat(np.arange(len(names)), [len(row) for row in names])
     matrix = sparse.csr_array(
         (np.ones(len(row), dtype=np.float32), (row, column)), shape=(len(names), len(different))
     )
     enough = np.flatnonzero(counts >= min_items)
-    return matrix[:, enough], [different[place] for place in enough]
+    return matrix[:, enough], [different[number] for number in enough]
 
 
 def find_encoder(named: str, built_in: Mapping[str, Encoder]) -> Encoder:
@@ -223,7 +220,7 @@ def encode(encoder: Encoder, inputs: Sequence[Any], cache: str | Path | None) ->
         return _checked(encoder, inputs, kept)
     features = _checked(encoder, inputs, encoder(list(inputs)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, partial.open("wb") as file:
+    with writing(path) as file:
         np.save(file, features)
     return features
 

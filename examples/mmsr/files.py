@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -32,6 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of another at the end, as by :func:`replacing`.
+
+    It is given open, since to a name NumPy would add an ending, and PyTorch writes it into the
+    archive.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        yield file
 
 
 def _remove(path: Path) -> None:

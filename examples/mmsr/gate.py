@@ -97,8 +97,7 @@ def read(model: MMSR, instances: Instances, batch_size: int = 512) -> dict[str, 
                 (own_hohe, ho, he, graph.heterogeneous),
                 (own_heho, he, ho, graph.homogeneous),
             ):
-                state = one(x, x, graph)
-                _, attention = two(state, state if layer.invasive else x, graph, True)
+                _, attention = two(one(x, graph), graph, return_attention=True)
                 itself = (edges.index == edges.centre) & reached[edges.centre]
                 own.append(attention[itself].mean(1))
     gates = torch.cat(first)

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from examples.mmsr import gate
 from examples.mmsr.configuration import decisive
 from examples.mmsr.data import Dataset, available_modalities, fingerprint, read
-from examples.mmsr.files import replacing
+from examples.mmsr.files import writing
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.missing import MissingConfig
@@ -294,7 +294,7 @@ def write_ranks(path: Path, ranks: np.ndarray, user: np.ndarray) -> None:
     """Keep ranks, whole or half numbers, in little room; those far behind as equally far."""
     twice = np.minimum(np.round(2 * ranks), np.iinfo(np.uint16).max).astype(np.uint16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial, partial.open("wb") as file:
+    with writing(path) as file:
         np.savez_compressed(file, twice=twice, user=user.astype(np.int32))
 
 

@@ -98,7 +98,7 @@ class ModelConfig:
     max_length: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("channels", "heads"):
+        for name in ("channels", "layers", "heads", "recent", "max_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.channels % self.heads:
@@ -169,7 +169,7 @@ def make_nodes(data: Dataset, config: NodesConfig, channels: int) -> dict[str, M
             why = str(error)
             if why.startswith("components: "):  # which is no setting of this example
                 why = (
-                    "code embeddings start from centres of --model.channels numbers; lower it, or "
+                    "code embeddings start from centres of --model.channels numbers; change it, or "
                     f"give --nodes.from_centres false ({why})"
                 )
             raise ValueError(f"{modality}: {why}") from error

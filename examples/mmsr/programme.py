@@ -109,10 +109,18 @@ def page(desk: Desk) -> str:
 def _remarks() -> dict[tuple[str, str], str]:
     """What is said of single tables, by data set and title: a file with the page's headings."""
     found, data = {}, ""
-    for block in re.split(r"^(?=##)", REMARKS.read_text(encoding="utf-8"), flags=re.MULTILINE):
+    text = REMARKS.read_text(encoding="utf-8")
+    before, *blocks = re.split(r"^(?=##)", text, flags=re.MULTILINE)
+    if before.strip():
+        raise ValueError(f"{REMARKS.name}: expected a heading first, got {before.strip()[:40]!r}")
+    for block in blocks:
         heading, _, text = block.partition("\n")
         level, _, name = heading.partition(" ")
         data = name if level == "##" else data
+        if (data, name) in found:
+            raise ValueError(
+                f"{REMARKS.name}: expected {heading!r} once under {data}, got it again"
+            )
         if text.strip():
             found[data, name] = text.strip()
     return found

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from examples.mmsr.configuration import LATER
-from examples.mmsr.files import replacing
+from examples.mmsr.files import replacing, writing
 from examples.mmsr.loss import cross_entropy
 from examples.mmsr.metrics import rank_all, ranks, summarise
 from examples.mmsr.protocol import Instances, Parts, Split
@@ -404,8 +404,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise TypeError(f"storage_options: expected None, got {storage_options!r}")
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # An open file: the archive inside would else be named after the path, process and all.
-        with replacing(path) as partial, partial.open("wb") as file:
+        with writing(path) as file:
             torch.save(checkpoint, file)
 
 

@@ -63,7 +63,7 @@ class FrozenFeatures:
     def __init__(self, features: Tensor) -> None:
         _finite_matrix("features", features, missing_rows=True)
         self.features = features.detach().nan_to_num(0.0)
-        own = torch.arange(features.shape[0])
+        own = torch.arange(features.shape[0], device="cpu")
         self.codes = own.masked_fill(features.isnan().any(dim=1).cpu(), -1).unsqueeze(1)
 
 

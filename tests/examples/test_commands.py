@@ -312,6 +312,9 @@ def test_demo(tmp_path, capsys):
         ),
         (["--model.heads=0"], "heads: expected at least 1, got 0"),
         (["--model.channels=0"], "channels: expected at least 1, got 0"),
+        (["--model.layers=0"], "layers: expected at least 1, got 0"),
+        (["--model.readout=recent", "--model.recent=0"], "recent: expected at least 1, got 0"),
+        (["--model.max_length=0"], "max_length: expected at least 1, got 0"),
         (["--model.dropout=1"], "dropout: expected at least 0 and below 1, got 1.0"),
         (
             ["--model.attention_dropout=-0.1"],
@@ -330,7 +333,7 @@ def test_features_too_narrow_for_centres(folder, tmp_path):
     arguments = ["train", f"--data={folder}", f"--out={tmp_path / 'run'}", *TINY]
     message = fails([*arguments, "--model.channels=17"])
     assert message.startswith(
-        "error: image: code embeddings start from centres of --model.channels numbers; lower it, "
+        "error: image: code embeddings start from centres of --model.channels numbers; change it, "
         "or give --nodes.from_centres false (components: expected at most"
     )
     assert not (tmp_path / "run").exists()

@@ -61,8 +61,7 @@ def test_weights_are_read_at_the_last_item_of_each_history(model, test):
             (own_hohe, ho, he, graph.heterogeneous),
             (own_heho, he, ho, graph.homogeneous),
         ):
-            state = one(x, x, graph)
-            _, attention = two(state, state if layer.invasive else x, graph, True)
+            _, attention = two(one(x, graph), graph, return_attention=True)
             own.append(attention[(edges.index == last) & (edges.centre == last)].mean().item())
     assert found == pytest.approx(
         {

@@ -421,11 +421,22 @@ def test_the_page_and_its_pictures(tmp_path, monkeypatch, figures):
     assert [line.split("|")[4].split("±")[0].strip() for line in map(lines.get, labels)] == shown
 
 
-def test_remarks_on_what_is_not_on_the_page_are_not_lost(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("## shop\n\n### Recommenders\n\nSaid.\n", r".*got \[\('shop', 'Recommenders'\)\]"),
+        (
+            "## toys\n\n### Lost\n\nSaid.\n\n### Lost\n\nMore.\n",
+            "expected '### Lost' once under toys",
+        ),
+        ("Said.\n\n## toys\n", "expected a heading first, got 'Said.'"),
+    ],
+)
+def test_remarks_are_not_lost(tmp_path, monkeypatch, text, message):
     remarks = tmp_path / "remarks.md"
-    remarks.write_text("## shop\n\n### Recommenders\n\nOf no table.\n")
+    remarks.write_text(text)
     monkeypatch.setattr(programme, "REMARKS", remarks)
-    with pytest.raises(ValueError, match=r"remarks\.md: .*got \[\('shop', 'Recommenders'\)\]"):
+    with pytest.raises(ValueError, match=rf"remarks\.md: {message}"):
         page(Desk(tmp_path / "runs", tmp_path / "results"))
 
 

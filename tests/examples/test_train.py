@@ -11,7 +11,7 @@ import torch
 
 from examples.mmsr import checkpoint, train
 from examples.mmsr.data import Dataset
-from examples.mmsr.files import replacing
+from examples.mmsr.files import replacing, writing
 from examples.mmsr.generate import GenerateConfig, generate
 from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
@@ -397,11 +397,12 @@ def test_what_is_written_takes_its_place_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert file.read_text() == "before"
     with replacing(file) as partial:
-        partial.write_text("left by a process that was killed")
-        with replacing(file) as again:
-            assert again == partial
-            again.write_text("after")
-        partial.write_text("later")
+        partial.write_text("after")
+    assert file.read_text() == "after"
+    partial.mkdir()  # left by a process of the same number that was killed
+    (partial / "file").write_text("half")
+    with writing(file) as opened:
+        opened.write(b"later")
     assert file.read_text() == "later"
     with pytest.raises(Stopped):
         stopped(tmp_path / "folder", folder=True)

@@ -20,8 +20,8 @@ TABLES = {"item": NUM_ITEMS, "image": NUM_CODES, "text": NUM_CODES}
 LAYERS: dict[str, Callable[[], Module]] = {
     "AsynchronousUpdate": lambda: nn.AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, heads=2),
     "SynchronousUpdate": lambda: nn.SynchronousUpdate.from_channels(CHANNELS, SCHEMA),
-    "HomogeneousAttention": lambda: Scored(nn.HomogeneousAttention(CHANNELS, SCHEMA)),
-    "HeterogeneousAttention": lambda: Scored(nn.HeterogeneousAttention(CHANNELS, SCHEMA)),
+    "HomogeneousAttention": lambda: nn.HomogeneousAttention(CHANNELS, SCHEMA),
+    "HeterogeneousAttention": lambda: nn.HeterogeneousAttention(CHANNELS, SCHEMA),
     "GCN": lambda: nn.GCN(CHANNELS),
     "GraphSAGE": lambda: nn.GraphSAGE(CHANNELS),
     "GAT": lambda: nn.GAT(CHANNELS, heads=2),
@@ -34,16 +34,6 @@ LAYERS: dict[str, Callable[[], Module]] = {
     "Recent": lambda: nn.Recent(2),
     "SoftAttention": lambda: nn.SoftAttention(CHANNELS),
 }
-
-
-class Scored(Module):
-    def __init__(self, attention: Module) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, graph: SequenceGraph) -> Tensor:
-        scored: Tensor = self.attention(x, x, graph)
-        return scored
 
 
 class Embedded(Module):

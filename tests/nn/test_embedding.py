@@ -100,6 +100,18 @@ def test_frozen_features_make_each_items_own_vector_its_node() -> None:
     assert embedding.tables["image"].projection.weight.grad is not None
 
 
+def test_frozen_features_on_a_default_device_of_their_own() -> None:
+    features = torch.randn(NUM_CODES, 10)
+    with torch.device("meta"):
+        own = FrozenFeatures(features)
+        embedding = NodeEmbedding(SCHEMA, {**SIZES, "image": own}, CHANNELS, MAX_LENGTH)
+    assert own.codes.flatten().tolist() == list(range(NUM_CODES))
+    embedding = embedding.to_empty(device="cpu")
+    embedding.reset_parameters()
+    projection = embedding.tables["image"].projection.weight
+    torch.testing.assert_close(embedding.table("image"), features @ projection.T)
+
+
 def test_frozen_features_serve_several_embeddings() -> None:
     features = FrozenFeatures(torch.randn(NUM_CODES, 10))
     tables = {**SIZES, "image": features}

@@ -16,7 +16,6 @@ from drawn import (
     node_keys,
 )
 from hypothesis import given, settings
-from torch import Tensor
 from torch.nn import Module
 
 import mmgraph
@@ -26,20 +25,9 @@ CHANNELS = 6
 SIZES = {"item": NUM_ITEMS, "image": NUM_CODES, "text": NUM_CODES}
 
 
-class _Called(Module):
-    """An attention as a block."""
-
-    def __init__(self, attention: Module) -> None:
-        super().__init__()
-        self.attention = attention
-
-    def forward(self, x: Tensor, graph: mmgraph.SequenceGraph) -> Tensor:
-        return self.attention(x, x, graph)
-
-
 BLOCKS: dict[str, Callable[[], Module]] = {
-    "homogeneous": lambda: _Called(nn.HomogeneousAttention(CHANNELS, SCHEMA, 2)),
-    "heterogeneous": lambda: _Called(nn.HeterogeneousAttention(CHANNELS, SCHEMA, 2)),
+    "homogeneous": lambda: nn.HomogeneousAttention(CHANNELS, SCHEMA, 2),
+    "heterogeneous": lambda: nn.HeterogeneousAttention(CHANNELS, SCHEMA, 2),
     "asynchronous": lambda: nn.AsynchronousUpdate.from_channels(CHANNELS, SCHEMA),
     "invasive": lambda: nn.AsynchronousUpdate.from_channels(CHANNELS, SCHEMA, invasive=True),
     "synchronous": lambda: nn.SynchronousUpdate.from_channels(CHANNELS, SCHEMA),
