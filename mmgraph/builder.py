@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmgraph import _checks as check
-from mmgraph.codebook import Codes
 from mmgraph.graph import EdgeSet, SequenceGraph
 from mmgraph.schema import GraphSchema
 
@@ -84,10 +83,15 @@ class SequenceGraphBuilder:
                     f"got none for {missing[0]!r}"
                 )
             for name in self._others:
-                if isinstance(codes[name], Codes):
+                if hasattr(codes[name], "codes"):
                     raise TypeError(
-                        f"codes[{name!r}]: expected integers [items, k], got Codes, distances and "
-                        "all; give its .codes"
+                        f"codes[{name!r}]: expected integers [items, k], got "
+                        f"{type(codes[name]).__name__}; give its .codes"
+                    )
+                if getattr(codes[name], "ndim", 2) == 1:
+                    raise ValueError(
+                        f"codes[{name!r}]: expected 2 dimensions, [items, k], got shape "
+                        f"{list(codes[name].shape)}; one code for each item is codes[:, None]"
                     )
                 table = _array(f"codes[{name!r}]", codes[name], 2, "iu")
                 _check_codes(f"codes[{name!r}]", table)
@@ -121,8 +125,8 @@ class SequenceGraphBuilder:
             histories: a list of sequences of items (lists, tuples, arrays or tensors); a padded
                 LongTensor ``[B, L]`` with -1 before or after each history; a jagged nested
                 tensor; or a tuple ``(values, offsets [B + 1])`` of two tensors or arrays (which
-                is what a tuple of two histories would be taken for). Items count from 0. An empty
-                history is a graph without nodes.
+                is what a tuple of two histories would be taken for). Items count from 0, which is
+                no padding. An empty history is a graph without nodes.
             present: for any further modality, a boolean for each step of the histories: false
                 where that modality is missing.
             codes: for any further modality, the codes of each step, which replace the items'

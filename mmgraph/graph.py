@@ -350,6 +350,60 @@ class SequenceGraph:
             occurrence_position=occurrence_position.long()[by_node],
         )
 
+    def with_edges(
+        self, edge_index: Tensor, edge_type: Tensor, *, edge_attr: Tensor | None = None
+    ) -> SequenceGraph:
+        """A graph with further edges, everything else as it is here.
+
+        Args:
+            edge_index: ``[2, E']`` in any order, row 0 the neighbour, row 1 the centre.
+            edge_type: ``[E']``, relation ids of the schema.
+            edge_attr: ``[E', ...]``; edges for which there is none, here or there, have zeros.
+
+        Raises:
+            TypeError: if a tensor does not hold integers.
+            ValueError: if a shape or device does not fit, an index is out of range, an edge joins
+                two graphs, or a built-in relation does not fit its edge's types.
+        """
+        check.integers("edge_index", edge_index, (2, None))
+        num_edges = edge_index.shape[1]
+        check.integers("edge_type", edge_type, (num_edges,))
+        given = {"edge_index": edge_index, "edge_type": edge_type}
+        if edge_attr is not None:
+            check.rows("edge_attr", edge_attr, num_edges, "one row for each edge")
+            given["edge_attr"] = edge_attr
+        for name, value in given.items():
+            check.same_device(name, value, self.device, "the graph")
+        like = edge_attr if self.edge_attr is None else self.edge_attr
+        if like is not None:
+            size = like.shape[1:]
+            if edge_attr is None:
+                edge_attr = like.new_zeros((num_edges, *size))
+            if edge_attr.shape[1:] != size:
+                raise ValueError(
+                    f"edge_attr: expected rows of shape {list(size)}, as the graph's are, "
+                    f"got {list(edge_attr.shape[1:])}"
+                )
+            own = self.edge_attr
+            own = like.new_zeros((self.num_edges, *size)) if own is None else own
+            edge_attr = torch.cat([edge_attr, own])
+        # The new ones first, so that what is refused is counted as it was given.
+        return self.from_edges(
+            self.schema,
+            self.node_type,
+            torch.cat([edge_index.long(), self.edge_index], dim=1),
+            torch.cat([edge_type.long(), self.edge_type]),
+            node_id=self.node_id,
+            batch=self.batch,
+            num_graphs=self.num_graphs,
+            edge_attr=edge_attr,
+            step_node=self.step_node,
+            step_ptr=self.step_ptr,
+            occurrence_node=self.occurrence_node,
+            occurrence_position=self.occurrence_position,
+            add_self=False,
+        )
+
     @classmethod
     def _assemble(
         cls,

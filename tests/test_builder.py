@@ -573,7 +573,7 @@ def test_padded_arguments_of_another_shape() -> None:
         (
             {"codes": CODES | {"text": CODES["text"][:, 0]}},
             ValueError,
-            r"codes\['text'\]: expected 2 dimensions, got shape \[20\]",
+            r"codes\['text'\]: expected 2 dimensions, \[items, k\], got shape \[20\]; one code for",
         ),
         ({"codes": CODES | {"text": CODES["text"].float()}}, TypeError, "expected integers"),
         ({"codes": CODES | {"text": [["a"]]}}, TypeError, r"codes\['text'\]: expected integers"),

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import draw_builder, draw_graph, draw_histories
+from drawn import draw_builder, draw_codes, draw_graph, draw_histories
 from hypothesis import given
 from hypothesis import strategies as st
 from literal import assert_same
 from torch import Tensor
 
-from mmgraph import EdgeSet, GraphSchema, SequenceGraph
+from mmgraph import EdgeSet, GraphSchema, SequenceGraph, SequenceGraphBuilder
 
 ITEMS = GraphSchema(("item", "image"), relations=("own",))
 NEXT, PREVIOUS, BOTH = 1, 2, 3
@@ -311,6 +311,90 @@ class TestFromEdges:
     ) -> None:
         with pytest.raises(error, match=words):
             own_graph(**changes)
+
+
+class TestWithEdges:
+    edge_index = torch.tensor([[1, 0], [0, 1]])
+    edge_type = torch.tensor([OWN, OWN])
+
+    @given(st.integers(0, 1000))
+    def test_keeps_all_but_the_edges(self, seed: int) -> None:
+        codes = {"image": draw_codes(seed)["image"]}
+        graph = SequenceGraphBuilder(ITEMS, codes, max_length=4)(draw_histories(seed))
+        by_graph = torch.argsort(graph.batch, stable=True)
+        pairs = torch.stack([by_graph[:-1], by_graph[1:]])
+        pairs = pairs[:, graph.batch[pairs[0]] == graph.batch[pairs[1]]]
+        relations = torch.full((pairs.shape[1],), OWN)
+        more = graph.with_edges(pairs, relations)
+        more.validate()
+        for name in ("num_graphs", "id_bounds", "num_positions", "type_ptr", "schema"):
+            kept, was = getattr(more, name), getattr(graph, name)
+            assert kept.equal(was) if isinstance(was, Tensor) else kept == was
+        for name in (
+            *("node_id", "node_type", "batch", "step_ptr", "step_node"),
+            *("occurrence_node", "occurrence_position"),
+        ):
+            assert getattr(more, name).equal(getattr(graph, name)), name
+
+        def triples(*edges: tuple[Tensor, Tensor]) -> list[list[int]]:
+            joined = [torch.cat([index, kinds[None]]) for index, kinds in edges]
+            return sorted(torch.cat(joined, dim=1).T.tolist())
+
+        own = (graph.edge_index, graph.edge_type)
+        assert triples((more.edge_index, more.edge_type)) == triples(own, (pairs, relations))
+        assert_same(graph.with_edges(pairs[:, :0], relations[:0]), graph)
+
+    def test_attributes_are_zero_where_there_are_none(self) -> None:
+        bare = own_graph()
+        given = torch.tensor([[5.0], [6.0]])
+        graph = bare.with_edges(self.edge_index, self.edge_type, edge_attr=given)
+        assert graph.edge_attr is not None
+        assert graph.edge_attr.sum() == 11
+        assert graph.edge_attr.count_nonzero() == 2
+        again = graph.with_edges(self.edge_index, self.edge_type)
+        assert again.edge_attr is not None
+        assert again.edge_attr.shape == (bare.num_edges + 4, 1)
+        assert again.edge_attr.sum() == 11
+        both = graph.with_edges(self.edge_index, self.edge_type, edge_attr=given)
+        assert both.edge_attr is not None
+        assert both.edge_attr.sum() == 22
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "words"),
+        [
+            (
+                {"edge_index": torch.tensor([0, 1])},
+                ValueError,
+                r"edge_index: expected shape \[2, \*\], got \[2\]",
+            ),
+            ({"edge_index": torch.tensor([[0, 1], [1, 9]])}, ValueError, r"edge_index\[1\]\[1\]"),
+            ({"edge_type": torch.tensor([OWN])}, ValueError, "edge_type: expected"),
+            ({"edge_type": torch.tensor([OWN, 99])}, ValueError, r"edge_type\[1\]"),
+            (
+                {"edge_index": torch.tensor([[0, 1], [1, 2]])},
+                ValueError,
+                r"edge_index\[:, 1\]: expected both ends in one graph, got graphs 0 and 1",
+            ),
+            ({"edge_attr": torch.zeros(3, 2)}, ValueError, "edge_attr: expected one row for each"),
+            (
+                {"edge_attr": torch.zeros(2, 3)},
+                ValueError,
+                r"edge_attr: expected rows of shape \[2\], as the graph's are, got \[3\]",
+            ),
+            (
+                {"edge_type": torch.full((2,), OWN, device="meta")},
+                ValueError,
+                "edge_type: expected it on cpu, where the graph is, got it on meta",
+            ),
+        ],
+    )
+    def test_wrong_arguments(
+        self, changes: dict[str, Any], error: type[Exception], words: str
+    ) -> None:
+        arguments: dict[str, Any] = {"edge_index": self.edge_index, "edge_type": self.edge_type}
+        arguments |= changes
+        with pytest.raises(error, match=words):
+            own_graph(edge_attr=torch.zeros(5, 2)).with_edges(**arguments)
 
 
 class TestSteps:

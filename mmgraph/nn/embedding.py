@@ -49,7 +49,8 @@ class FrozenFeatures:
 
     Args:
         features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
-            ``state_dict``, which ``reset_parameters`` fills again after ``to_empty``.
+            ``state_dict``, which ``reset_parameters`` and ``load_state_dict`` fill again after
+            ``to_empty``.
 
     Attributes:
         codes: LongTensor ``[num_rows, 1]`` on the CPU, each row's own number, -1 where its vector
@@ -282,6 +283,7 @@ class _Projected(Module):
         self._start = source.features
         features = source.features.to(self.projection.weight)
         self.register_buffer("features", features, persistent=False)
+        self.register_load_state_dict_post_hook(_refill)  # type: ignore[no-untyped-call]
 
     def reset_parameters(self) -> None:
         self.projection.reset_parameters()
@@ -292,6 +294,16 @@ class _Projected(Module):
         rows = self.features if ids is None else self.features[ids]
         projected: Tensor = self.projection(rows)
         return projected
+
+
+def _refill(module: Module, _: object) -> None:
+    """Give a module its features back, which ``to_empty`` took and no ``state_dict`` holds."""
+    assert isinstance(module, _Projected)
+    like = module.projection.weight.detach()
+    if module.features.is_meta:  # loaded by `assign=True`
+        module.features = module._start.to(like)
+    else:
+        module.features.copy_(module._start)
 
 
 def _key(modality: str) -> str:

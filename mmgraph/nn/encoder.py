@@ -66,7 +66,7 @@ class GraphEncoder(Module):
         self.residual = residual
 
     def reset_parameters(self) -> None:
-        """Draw the parameters of all layers and norms anew."""
+        """Draw all layers' and norms' parameters anew, of those that have ``reset_parameters``."""
         for module in (*self.layers, *(self.norms or ())):
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):

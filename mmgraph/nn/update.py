@@ -91,7 +91,10 @@ class _TwoOperators(Module):
         self._shares_value = _one_value(homogeneous, heterogeneous)
 
     def reset_parameters(self) -> None:
-        """Draw the parameters of all parts anew; value matrices that were shared are so again."""
+        """Draw all parts' parameters anew, of those that have ``reset_parameters``.
+
+        Value matrices that were shared are so again.
+        """
         for part in self.children():
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
@@ -120,7 +123,9 @@ class AsynchronousUpdate(_TwoOperators):
     The second pass aggregates the layer's untouched input; ``invasive=True`` lets it aggregate the
     first pass's result.
 
-    Each operator is any callable ``operator(score_state, value_state, graph)``. Where both have the
+    Each operator is any callable ``operator(score_state, value_state, graph)``. One that does not
+    read ``score_state``, as a graph convolution, leaves the pass before it without effect unless
+    ``invasive=True``. Where both have the
     three steps ``project_scores``, ``project_values`` and ``attend``, these are called in its
     place, and every state is projected by every matrix once: with a shared value matrix that makes
     six products per type. An operator with hooks, or with a ``forward`` of its own above steps that

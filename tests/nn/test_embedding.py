@@ -112,6 +112,19 @@ def test_frozen_features_on_a_default_device_of_their_own() -> None:
     torch.testing.assert_close(embedding.table("image"), features @ projection.T)
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_loading_gives_frozen_features_back(assign: bool) -> None:
+    tables = {**SIZES, "image": FrozenFeatures(torch.randn(NUM_CODES, 10))}
+    trained = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH)
+    with torch.device("meta"):
+        served = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH)
+    if not assign:
+        served = served.to_empty(device="cpu")
+        served.tables["image"].features.fill_(math.nan)
+    served.load_state_dict(trained.state_dict(), assign=assign)
+    assert served(GRAPH).equal(trained(GRAPH))
+
+
 def test_frozen_features_serve_several_embeddings() -> None:
     features = FrozenFeatures(torch.randn(NUM_CODES, 10))
     tables = {**SIZES, "image": features}
