@@ -92,7 +92,8 @@ def train(
     }
     found = _data(data, sequences, modalities, generated)
     parts = split(found)
-    print(described(found, parts), flush=True)
+    if not rank_zero_only.rank:  # of several processes one tells
+        print(described(found, parts), flush=True)
     parts.check()
     training.check_processes()
     settings["fingerprint"] = fingerprint(found)
@@ -110,7 +111,7 @@ def train(
     )
     saved = Path(out, "model.pt")
     checkpoint.save(saved, fitted, found)
-    if rank_zero_only.rank:  # of several processes one tells
+    if rank_zero_only.rank:
         return
     rows = judge_baselines(parts.train, found.num_items, parts.test)
     rows["MMSR"] = record["test"]
@@ -133,6 +134,8 @@ def evaluate(
 ) -> None:
     """Rank the test steps of a data set by a trained model, beside the baselines.
 
+    Of other histories than those that the model was trained on, it says so.
+
     Args:
         model: a checkpoint.
         data: a data folder; without one, a generated data set.
@@ -149,6 +152,12 @@ def evaluate(
         )
     parts = split(found)
     print(described(found, parts), flush=True)
+    known = checkpoint.read(model).get("fingerprint", {})  # none in one of an earlier version
+    if known.get("sequences") != fingerprint(found)["sequences"]:
+        print(
+            f"\n{model} was not trained on these histories, or does not tell: "
+            f"the steps that it was trained on may be among those that it is tested on"
+        )
     rows = judge_baselines(parts.train, found.num_items, parts.test)
     rows["MMSR"] = summarise(rank_all(trained.score, parts.test, batch_size))
     print(f"\n{table(rows)}\n(percent of the test steps)")
@@ -196,10 +205,13 @@ def fill(
             set.
         sequences: the file in it that holds the histories.
         trials_on: the data folder on which settings are tried; the same unless given.
-        trials: settings tried for each row, on validation; 1 takes the first as it is.
+        trials: settings tried for each row, on validation; 1 takes the first as it is. Where
+            trials_on is another folder, the improved rows' are tried on data instead, and are those
+            that RESULTS.md tells.
         seeds: of the final trainings.
         rows: labels of the rows wanted; all by default.
-        training: how models are fitted, but for what the trials choose.
+        training: how models are fitted, but for the learning rate, which the trials choose, and
+            the seed.
         minutes: begin nothing new after so many.
         dry_run: print what is left to be done and how long it may take.
         runs: where unfinished jobs keep their checkpoints.

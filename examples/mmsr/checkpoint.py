@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from examples.mmsr.data import Dataset
+from examples.mmsr.data import Dataset, fingerprint
 from examples.mmsr.files import writing
 from examples.mmsr.model import MMSR
 
@@ -27,7 +27,13 @@ def contents(model: MMSR, data: Dataset) -> dict[str, Any]:
     names = None
     if data.titles is not None or data.item_ids is not None:
         names = [data.name_of(item) for item in range(data.num_items)]
-    return {"format": FORMAT, "version": VERSION, "recipe": model.recipe(), "names": names}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "recipe": model.recipe(),
+        "names": names,
+        "fingerprint": fingerprint(data),
+    }
 
 
 def save(path: str | Path, model: MMSR, data: Dataset) -> None:

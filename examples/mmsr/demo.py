@@ -16,7 +16,7 @@ from examples.mmsr.metrics import table
 from examples.mmsr.model import MMSR, ModelConfig, NodesConfig, make_nodes
 from examples.mmsr.protocol import split
 from examples.mmsr.recommend import listing, recommend
-from examples.mmsr.train import RunError, TrainingConfig, claim, fit
+from examples.mmsr.train import PHASES, RunError, TrainingConfig, claim, fit
 
 GENERATED = GenerateConfig()
 NODES = NodesConfig(num_codes=GENERATED.codes)
@@ -39,17 +39,18 @@ def demo(
         training: how the model is fitted.
 
     Raises:
-        RunError: another command's run is in the folder.
+        RunError: another command's run is in the folder, or one that nothing tells of.
     """
     began = time.perf_counter()
     folder = Path(out)
     settings = {"generated": asdict(generated), "training": asdict(training.figures())}
     file = folder / "settings.json"
-    if file.exists() and json.loads(file.read_text(encoding="utf-8")).keys() != settings.keys():
-        raise RunError(f"{out} holds a run that is no demo's; name another folder")
-    for phase in ("search", "refit"):
-        shutil.rmtree(folder / phase, ignore_errors=True)
-    file.unlink(missing_ok=True)
+    if file.exists():
+        if json.loads(file.read_text(encoding="utf-8")).keys() != settings.keys():
+            raise RunError(f"{out} holds a run that is no demo's; name another folder")
+        for phase in PHASES:
+            shutil.rmtree(folder / phase, ignore_errors=True)
+        file.unlink()
     claim(folder, settings, resume=False)
 
     data = generate(generated).data

@@ -24,9 +24,10 @@ class Plan:
         source: the data set.
         tried: the data set that the trials are made on, but for rows that have their own.
         seeds: of the final trainings.
-        trials: settings tried for each row.
+        trials: settings tried for each row, but for rows that have their own.
         rows: labels of the rows wanted; all by default.
-        training: how models are fitted, but for what the trials choose.
+        training: how models are fitted, but for the learning rate, which the trials choose, and
+            the seed.
     """
 
     table: str
@@ -42,6 +43,12 @@ class Plan:
             raise ValueError(f"trials: expected 1 to {len(TRIALS)}, got {self.trials}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: expected some, each once, got {list(self.seeds)}")
+        for name, decided in (("learning_rate", "the trials choose it"), ("seed", "seeds has it")):
+            given = getattr(self.training, name)
+            if given != getattr(TrainingConfig(), name):
+                raise ValueError(
+                    f"training.{name}: expected its default, since {decided}, got {given}"
+                )
 
     def entries(self) -> list[Entry]:
         """All rows of the table.

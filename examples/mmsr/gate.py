@@ -53,7 +53,9 @@ def forced(model: MMSR, instances: Instances, batch_size: int = 512) -> dict[str
     metrics = {"gate": summarise(rank_all(model.score, instances, batch_size))}
     for name, first in WEIGHTS.items():
         fixed = copy.deepcopy(model)
-        fixed.encoder.layers[-1].gate = FixedGate(first)
+        last = copy.deepcopy(fixed.encoder.layers[-1])  # the others' too, where layers are shared
+        last.gate = FixedGate(first)
+        fixed.encoder.layers[-1] = last
         metrics[name] = summarise(rank_all(fixed.score, instances, batch_size))
     return metrics
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +27,7 @@ from examples.mmsr.metrics import rank_all, summarise
 from examples.mmsr.missing import MissingConfig
 from examples.mmsr.model import MMSR
 from examples.mmsr.protocol import Split, split
-from examples.mmsr.train import TrainingConfig, fit, search, write_json
+from examples.mmsr.train import PHASES, TrainingConfig, fit, search, write_json
 from examples.mmsr.zoo import Composition, Zoo
 
 
@@ -163,7 +162,7 @@ class Desk:
         return read_ranks(self._path(job, False).with_suffix(".npz"))
 
     def seconds(self) -> dict[JobKind, list[float]]:
-        """How long the jobs of each kind took."""
+        """How long the jobs of each kind trained."""
         found: dict[JobKind, list[float]] = {}
         for path in sorted(self.results.glob("*/*-seed*.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -186,10 +185,12 @@ class Desk:
                 return known
             path = self._path(job, job.trial)
             try:
-                record = self._trial(job) if job.trial else self._whole(job)
+                record, ranks = (self._trial(job), None) if job.trial else self._whole(job)
             except Exception:
                 path.with_suffix(".failed").write_text(traceback.format_exc(), encoding="utf-8")
                 raise
+            if ranks is not None:  # last, so that they are those of the record beside them
+                write_ranks(path.with_suffix(".npz"), *ranks)
             write_json(path, {"settings": settings(job), **record})
             path.with_suffix(".failed").unlink(missing_ok=True)
             if not job.trial:
@@ -198,7 +199,6 @@ class Desk:
 
     def _trial(self, job: Job) -> dict[str, Any]:
         zoo, parts = self._open(job.source)
-        began = time.perf_counter()
         if job.training.threads:
             torch.set_num_threads(job.training.threads)
         history = search(
@@ -208,33 +208,27 @@ class Desk:
             self._folder(job) / "search",
         )
         best = max(history, key=lambda row: row["MRR"])
-        return {"search": best, "seconds": time.perf_counter() - began}
+        return {"search": best, "seconds": trained_seconds(self._folder(job))}
 
-    def _whole(self, job: Job) -> dict[str, Any]:
+    def _whole(self, job: Job) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
         zoo, parts = self._open(job.source)
         for missing in job.dropped:
             zoo.check_missing(job.composition, missing)
-        folder, trial = self._folder(job), self._path(job, True)
-        # A search that the trial made is not made again, but another seed's will be.
-        before = 0.0
-        if trial.exists() and (folder / "search" / "history.json").exists():
-            before = json.loads(trial.read_text(encoding="utf-8"))["seconds"]
-        began = time.perf_counter()
+        folder = self._folder(job)
         model, record = fit(
             lambda counted: zoo.build(job.composition, counted), parts, job.training, folder
         )
-        with np.load(folder / "test_ranks.npz") as arrays:
-            write_ranks(self._path(job, False).with_suffix(".npz"), arrays["ranks"], arrays["user"])
+        record["seconds"] = trained_seconds(folder)
         if isinstance(model, MMSR) and gate.readable(model):
             record["gate"] = gate.read(model, parts.test)
-        record["seconds"] = before + time.perf_counter() - began
         record["parameters"] = sum(p.numel() for p in model.parameters())
         record["dropped"] = []
         for missing in job.dropped:
             model.missing = missing
             found = summarise(rank_all(model.score, parts.test))
             record["dropped"].append({"missing": asdict(missing), "test": found})
-        return record
+        with np.load(folder / "test_ranks.npz") as arrays:
+            return record, (arrays["ranks"], arrays["user"])
 
     def _data(self, source: Source) -> Path:
         return self.results / source.name / "data.json"
@@ -265,6 +259,13 @@ class Desk:
             return
         with lock:
             yield True
+
+
+def trained_seconds(folder: Path) -> float:
+    """How long the epochs of a run's folder took, whichever process made them."""
+    files = [folder / phase / "history.json" for phase in PHASES]
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    return float(sum(row["seconds"] for history in found for row in history))
 
 
 def dropped_cases(record: dict[str, Any]) -> dict[MissingConfig, dict[str, float]]:

@@ -116,6 +116,10 @@ class TrainingConfig:
             )
 
 
+PHASES = "search", "refit"
+"""The folders in which :func:`fit` keeps its two trainings."""
+
+
 class RunError(ValueError):
     """A run's folder that cannot be used as asked."""
 
@@ -130,7 +134,7 @@ def claim(out: str | Path, settings: dict[str, Any], resume: bool) -> None:
 
     Raises:
         RunError: the folder has a run already and is not to be resumed, or has one of other
-            settings.
+            settings, or of settings that nothing tells.
     """
     if rank_zero_only.rank:  # this process's rank zero has taken it, or is about to
         return
@@ -146,6 +150,11 @@ def claim(out: str | Path, settings: dict[str, Any], resume: bool) -> None:
                 raise RunError(
                     f"{out} holds a run with {name} = {before.get(name)}, not {now.get(name)}"
                 )
+    elif left := [phase for phase in PHASES if (Path(out) / phase).exists()]:
+        raise RunError(
+            f"{out} holds {' and '.join(left)}, but no {file.name} to tell of what run; "
+            f"name another folder"
+        )
     Path(out).mkdir(parents=True, exist_ok=True)
     write_json(file, settings)
 
@@ -218,11 +227,27 @@ class Batches(Sampler[Part]):
                 yield Part(batch[number :: self.parts], len(batch))
 
 
+@dataclass(frozen=True)
+class Collate:
+    """Makes a part of a batch the model's input.
+
+    A method of :class:`Batching` would take the trainer along to a worker that is spawned, and a
+    trainer cannot be pickled.
+    """
+
+    model: Recommender
+    training: bool
+
+    def __call__(self, part: tuple[Instances, int]) -> tuple[Batch, int]:
+        instances, whole = part
+        return self.model.batch(instances, self.training), whole
+
+
 class Batching(L.LightningDataModule):
     """Loaders of instances, prepared for a model.
 
     Args:
-        model: whose :meth:`Recommender.prepare` makes the inputs.
+        model: whose :meth:`Recommender.batch` makes the inputs.
         fit: instances to train on.
         validation: instances to rank after each epoch, or None.
         config: batch sizes, seed, workers.
@@ -236,24 +261,20 @@ class Batching(L.LightningDataModule):
         config: TrainingConfig,
     ) -> None:
         super().__init__()
-        self.batch = model.batch
+        self.model = model
         self.fit_instances, self.validation_instances = fit, validation
         self.config = config
 
     def train_dataloader(self) -> DataLoader[tuple[Instances, int]]:
         config = self.config
         return self._loader(
-            self.fit_instances, config.batch_size, config.seed, config.accumulate, self._train_batch
+            self.fit_instances, config.batch_size, config.seed, config.accumulate, training=True
         )
 
     def val_dataloader(self) -> DataLoader[tuple[Instances, int]]:
         assert self.validation_instances is not None  # the trainer asks only where there are some
         return self._loader(
-            self.validation_instances,
-            self.config.evaluation_batch_size,
-            None,
-            1,
-            self._validation_batch,
+            self.validation_instances, self.config.evaluation_batch_size, None, 1, training=False
         )
 
     def _loader(
@@ -262,7 +283,7 @@ class Batching(L.LightningDataModule):
         batch_size: int,
         seed: int | None,
         accumulate: int,
-        collate: Callable[[tuple[Instances, int]], tuple[Batch, int]],
+        training: bool,
     ) -> DataLoader[tuple[Instances, int]]:
         world, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -277,17 +298,11 @@ class Batching(L.LightningDataModule):
             Rows(instances),
             sampler=batches,
             batch_size=None,
-            collate_fn=collate,
+            collate_fn=Collate(self.model, training),
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
             generator=torch.Generator(),  # else every new iterator would draw from dropout's
         )
-
-    def _train_batch(self, part: tuple[Instances, int]) -> tuple[Batch, int]:
-        return self.batch(part[0], training=True), part[1]
-
-    def _validation_batch(self, part: tuple[Instances, int]) -> tuple[Batch, int]:
-        return self.batch(part[0]), part[1]
 
 
 class Fitting(L.LightningModule):
@@ -344,8 +359,11 @@ class Fitting(L.LightningModule):
 
     def validation_step(self, part: tuple[Batch, int], _: int) -> None:
         batch, _ = part
-        if len(batch):
-            self._ranks.append(ranks(self.model(batch).float(), batch.targets).cpu())
+        if not len(batch):
+            return
+        # In full precision, as at the test: scores rounded by mixed precision tie.
+        with torch.autocast(self.device.type, enabled=False):
+            self._ranks.append(ranks(self.model(batch), batch.targets).cpu())
 
     def on_validation_epoch_end(self) -> None:
         mine = torch.cat([torch.empty(0, dtype=torch.float64), *self._ranks])
@@ -545,7 +563,8 @@ def refit(
         The model in evaluation mode.
     """
     epochs = -(-steps // -(-len(split.train.prefixes()) // config.batch_size))
-    _, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
+    fitting, model = _run(make, split.train, None, config, out, extra, [StopAfter(steps)], epochs)
+    write_json(out / "history.json", fitting.history)
     return model.eval()
 
 

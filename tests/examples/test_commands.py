@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,16 @@ def test_processes_are_counted_before_a_folder_is_taken(folder, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "why"),
+    [("learning_rate", 0.01, "the trials choose it"), ("seed", 3, "seeds has it")],
+)
+def test_a_table_does_not_take_what_it_decides_itself(folder, tmp_path, name, given, why):
+    command = ["table", "smallest", f"--data={folder}", *places(tmp_path)]
+    message = fails([*command, f"--training.{name}={given}"])
+    assert message == f"error: training.{name}: expected its default, since {why}, got {given}"
+
+
 def test_a_number_of_trials_that_there_is_not(folder, tmp_path):
     message = fails(["table", "smallest", f"--data={folder}", "--trials=0", *places(tmp_path)])
     assert message == "error: trials: expected 1 to 4, got 0"
@@ -129,6 +140,14 @@ def test_a_demo_leaves_other_runs_alone(trained):
     assert "holds a run that is no demo's; name another folder" in message
     assert trained.exists()
     assert (trained.parent / "search").exists()
+
+
+def test_folders_that_nothing_tells_of_are_left_alone(folder, tmp_path):
+    (tmp_path / "search").mkdir()
+    for command in (["demo"], ["train", f"--data={folder}", *TINY]):
+        message = fails([*command, f"--out={tmp_path}"])
+        assert "holds search, but no settings.json to tell of what run" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["search"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
@@ -268,6 +287,15 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
     path = tmp_path / "evil.pt"
     torch.save({"format": checkpoint.FORMAT, "evil": Evil()}, path)
     assert "cannot be read as a checkpoint" in fails(["recommend", str(path), "[1]"])
+
+
+def test_evaluate_on_other_histories_says_so(folder, trained, tmp_path, capsys):
+    main(["evaluate", str(trained), f"--data={folder}"])
+    assert "was not trained on these histories" not in capsys.readouterr().out
+    data = read(folder)
+    write(replace(data, items=data.items[::-1].copy()), tmp_path / "other")
+    main(["evaluate", str(trained), f"--data={tmp_path / 'other'}"])
+    assert f"{trained} was not trained on these histories" in capsys.readouterr().out
 
 
 def test_evaluate_on_another_catalogue(trained, tmp_path):

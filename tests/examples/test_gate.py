@@ -45,6 +45,15 @@ def test_a_fixed_gate_is_the_layer_of_one_order(model, test, order):
     assert not isinstance(model.encoder.layers[-1].gate, gate.FixedGate)
 
 
+def test_only_the_last_of_shared_layers_has_its_gate_fixed(test):
+    data = generate(GenerateConfig(users=40, items=36, codes=4, width=16)).data
+    config = replace(CONFIG, layers=2, shared_layers=True)
+    shared = MMSR(36, make_nodes(data, NodesConfig(num_codes=4), 8), config).eval()
+    apart = MMSR(36, shared.nodes, replace(config, shared_layers=False)).eval()
+    apart.load_state_dict(shared.state_dict())
+    assert gate.forced(shared, test) == gate.forced(apart, test)
+
+
 def test_weights_are_read_at_the_last_item_of_each_history(model, test):
     found = gate.read(model, test, batch_size=7)
     *before, layer = model.encoder.layers

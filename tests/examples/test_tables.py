@@ -29,7 +29,7 @@ from examples.mmsr.tables import DROPOUTS, TABLES, TRIALS, TRIALS_HERE, Setting
 from examples.mmsr.train import TrainingConfig
 from examples.mmsr.zoo import Composition, Zoo
 
-QUICK = TrainingConfig(epochs=2, batch_size=512, learning_rate=0.01, progress=False)
+QUICK = TrainingConfig(epochs=2, batch_size=512, progress=False)
 GENERATED = Source()
 
 
@@ -166,13 +166,43 @@ def test_a_record_without_what_was_to_be_dropped_is_made_again(tmp_path):
 def test_a_training_after_its_trial_counts_the_trials_time(tmp_path, monkeypatch):
     desk = Desk(tmp_path / "runs", tmp_path / "results")
     trial = Job(GENERATED, TABLES["smallest"]()[1].composition, QUICK, trial=True)
-    desk.do(trial)
-    path = desk._path(trial, True)
-    path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": 5_000.0}))
+    history = desk._folder(trial) / "search" / "history.json"
+    seconds = desk.do(trial)["seconds"]
+    rows = json.loads(history.read_text())
+    assert seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    rows[0]["seconds"] += 5_000  # by a process that was stopped after it
+    history.write_text(json.dumps(rows))
     whole = replace(trial, trial=False)
-    assert 5_000 < desk.do(whole)["seconds"] < 5_600
+    assert 5_000 + seconds < desk.do(whole)["seconds"] < 5_600
     desk._path(whole, False).unlink()  # with it went the search that the trial had made
     assert desk.do(whole)["seconds"] < 600
+
+
+def test_ranks_are_those_of_the_record_beside_them(tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "runs", tmp_path / "results")
+    job = Job(GENERATED, TABLES["smallest"]()[1].composition, replace(QUICK, epochs=1))
+    desk.do(job)
+    before, _ = desk.ranks(job)
+    again = replace(job, dropped=(MissingConfig(("image",), 0.5),))
+    fitted = jobs.fit
+
+    def other(make, parts, config, folder):
+        model, record = fitted(make, parts, config, folder)
+        with np.load(folder / "test_ranks.npz") as found:
+            np.savez(folder / "test_ranks.npz", ranks=found["ranks"] + 1, user=found["user"])
+        return model, record
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "fit", other)  # as newer code, or another machine, may end otherwise
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "rank_all", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            desk.do(again)
+    np.testing.assert_array_equal(desk.ranks(job)[0], before)
+    desk.do(again)
+    np.testing.assert_array_equal(desk.ranks(job)[0], before + 1)
 
 
 def test_a_folder_goes_by_its_own_name(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,11 +235,28 @@ def test_a_plateau_before_the_least_steps_ends_nothing(setting, tmp_path, monkey
     assert len(history) == 10  # two epochs after the best
 
 
+@pytest.fixture(params=["fork", "spawn"])
+def started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Workers that are started in this way."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.usefixtures("started")
 def test_workers_change_nothing(setting, tmp_path):
-    plain = refit(setting.make, setting.split, CONFIG, tmp_path / "a", 4)
-    workers = refit(setting.make, setting.split, replace(CONFIG, workers=1), tmp_path / "b", 4)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(workers.state_dict()[name], value), name
+    config = replace(CONFIG, epochs=2)
+    found = []
+    for workers in (0, 1):
+        out = tmp_path / f"{workers}"
+        history = search(setting.make, setting.split, replace(config, workers=workers), out)
+        figures = [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+        found.append((figures, torch.load(out / "last.ckpt", weights_only=True)["state_dict"]))
+    (expected, plain), (figures, weights) = found
+    assert figures == expected
+    for name, value in plain.items():
+        assert torch.equal(weights[name], value), name
 
 
 @pytest.mark.parametrize(
@@ -342,6 +361,11 @@ def test_half_precision_trains(setting, tmp_path, clip):
     config = replace(CONFIG, precision="bf16-mixed", clip=clip)
     history = search(setting.make, setting.split, config, tmp_path)
     assert history[-1]["loss"] < history[0]["loss"]
+    model = setting.make(setting.split.fit)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    model.load_state_dict({name.removeprefix("model."): value for name, value in saved.items()})
+    ranks = rank_all(model.eval().score, setting.split.validation)
+    assert history[-1]["MRR"] == pytest.approx(100 * float((1 / ranks).mean()), rel=1e-9)
 
 
 def test_a_run_keeps_its_folder(tmp_path: Path):
