@@ -154,8 +154,8 @@ def _first(table: str) -> Stage:
 def _section(stage: Stage, desk: Desk) -> Iterator[str]:
     plan = stage.plan()
     options = "" if plan.source.name == stage.data else f" --sequences {stage.sequences}"
-    options += "" if stage.data == "scientific" else " --trials_on scientific"
-    yield f"`python -m examples.mmsr table {stage.table} --data {stage.data}{options}`"
+    options += "" if stage.data == "scientific" else " --trials_on ROOT/scientific"
+    yield f"`python -m examples.mmsr table {stage.table} --data ROOT/{stage.data}{options}`"
     parts = [other.plan() for other in STAGES if _whole(other) == stage]
     planned = {entry.label for part in parts for entry in part.wanted()}
     yield table(plan, desk, counts_of(plan, desk), planned)
