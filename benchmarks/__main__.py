@@ -8,7 +8,7 @@ python -m benchmarks --check                fail where a floor does not hold
 python -m benchmarks --json results.json    keep the results, process by process
 python -m benchmarks --json results.json --resume    and go on where a run was stopped
 python -m benchmarks --from results.json    the report of an earlier run
-python -m benchmarks --from benchmarks/results.json --publish    and the documentation's figures
+python -m benchmarks --from results.json --publish    and the documentation's figures
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.environment import environment, pinned
+from benchmarks.environment import PACKAGES, environment, pinned
 from benchmarks.floors import verdicts
 from benchmarks.publish import Job, publish
 from benchmarks.row import Row, Settings
@@ -80,6 +80,9 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         chosen = _jobs(suites, options.threads)
         jobs = [([job[0]], *job[1:]) for job in chosen if options.workload in (None, job[1])]
     results: dict[str, Any] = {"environment": environment(), "rows": []}
+    absent = [name for name in PACKAGES if results["environment"][name] == "absent"]
+    if options.check and absent:
+        sys.exit(f"--check: floors compare with {', '.join(absent)}: not installed")
     if options.smoke:
         results["environment"]["sizes"] = "small: no time here means anything"
     if options.resume and options.json.exists():

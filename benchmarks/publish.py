@@ -25,12 +25,16 @@ SUMMARY = {
     "a pass against torch-scatter": "one attention pass, against torch-scatter",
     "a pass against eager PyTorch": "the same, against PyTorch",
     "a pass against compiled PyTorch, one thread": "the same, against compiled PyTorch",
-    "the layer against MMSR's dense layout": "MMSR's layer, against its authors' (timed once)",
+    "the layer against MMSR's dense layout": "MMSR's layer, against its authors' layout, once",
     "the layer against MMSR's dense layout at its best": "the same, against that at its best",
     "the layer against compiled PyTorch": "the same, against compiled PyTorch",
     "GAT against PyG": "GAT, against PyG",
+    "GAT against compiled PyTorch": "the same, against compiled PyTorch",
     "GGNN against PyG": "GGNN, one step, against PyG",
+    "GGNN against compiled PyTorch": "the same, against compiled PyTorch",
     "GGNN's aggregation against PyG": "GGNN's aggregation, against PyG",
+    "GGNN's aggregation against compiled PyTorch": "the same, against compiled PyTorch",
+    "a training step against plain PyTorch": "a training step of MMSR, against plain PyTorch",
     "the builder against dictionaries": "graphs of 512 histories (one call), against dictionaries",
 }
 """Floors that the README shows, and what it calls them."""
@@ -96,7 +100,7 @@ def _versions(rows: Sequence[Row], results: dict[str, Any]) -> str:
 
 
 def _summary(rows: Sequence[Row], results: dict[str, Any]) -> str:
-    body = [["", "mmgraph, ms", "the peer's fastest forms, ms", "times as long"]]
+    body = [["", "mmgraph, ms", "the peer's fastest forms, ms", "times as long", "cold"]]
     for floor in FLOORS:
         if floor.name in SUMMARY:
             body.append([SUMMARY[floor.name], *_compared(floor, rows)])
@@ -105,17 +109,24 @@ def _summary(rows: Sequence[Row], results: dict[str, Any]) -> str:
 
 def _compared(floor: Floor, rows: Sequence[Row]) -> list[str]:
     """Our times, the peer's and the ratios; the fastest formulation may differ by quantity."""
-    ours, theirs, ratios, names = [], [], [], []
-    for quantity in (FORWARD, BOTH) if floor.faster.suite != "builder" else floor.bounds:
+    ours, theirs, ratios, cold, variants = [], [], [], [], []
+    for quantity in (FORWARD, BOTH) if BOTH in floor.bounds else floor.bounds:
         mine, other = floor.faster.best(rows, quantity), floor.slower.best(rows, quantity)
         if mine is None or other is None or not mine.median or not other.median:
-            return ["not measured", "", ""]
+            return ["not measured", "", "", ""]
         ours.append(report.number(1e3 * mine.median))
         theirs.append(report.number(1e3 * other.median))
         ratios.append(f"{other.median / mine.median:.3g}x")
-        names.append(other.formulation)
-    which = "; ".join(dict.fromkeys(names))
-    return [" / ".join(ours), f"{which}: {' / '.join(theirs)}", " / ".join(ratios)]
+        if mine.cold and other.cold:
+            cold.append(f"{other.cold / mine.cold:.3g}x")
+        variants.append(other.variant)
+    which = ", ".join(filter(None, (floor.slower.peer, "; ".join(dict.fromkeys(variants)))))
+    return [
+        " / ".join(ours),
+        f"{which}: {' / '.join(theirs)}",
+        " / ".join(ratios),
+        " / ".join(cold),
+    ]
 
 
 def _floors(rows: Sequence[Row], results: dict[str, Any]) -> str:

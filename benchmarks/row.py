@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.timing import Call, Effort, Scope, in_turn
 
-FORWARD, BOTH, CALL = "forward", "forward + backward", "call"
+FORWARD, BOTH, CALL, TOTAL = "forward", "forward + backward", "call", "whole step"
 WIDEST = "floats of the widest edge"
 
 

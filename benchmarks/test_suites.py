@@ -30,7 +30,7 @@ FORMULATIONS = [
     pytest.param(
         case,
         formulation,
-        id="-".join((case.workload, case.name, formulation.peer, formulation.variant)),
+        id="-".join(("small", case.workload, case.name, formulation.peer, formulation.variant)),
     )
     for suite in (kernels, propagation)
     for case in suite.cases(SETTINGS)

@@ -80,8 +80,8 @@ class ModalityCodebook:
     which the compression keeps nothing (such as an item whose only attribute is shared with
     nobody) counts as missing.
 
-    The same features and seed give the same codes. Fitting needs scikit-learn
-    (``pip install mmgraph[codebook]``), and so do sparse features; looking up dense ones does not.
+    The same features and seed give the same codes. Fitting needs scikit-learn (the extra
+    ``codebook``), and so do sparse features; looking up dense ones does not.
 
     Args:
         num_codes: the number of centres, K.
@@ -575,7 +575,7 @@ def _require(package: str, user: str) -> None:
         import_module(package)
     except ImportError as error:
         raise ImportError(
-            f"{user} needs scikit-learn, which comes with: pip install mmgraph[codebook]"
+            f"{user} needs scikit-learn, of the extra codebook: pip install scikit-learn"
         ) from error
 
 

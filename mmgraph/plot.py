@@ -549,5 +549,5 @@ def _require(function: str, *packages: str) -> None:
             import_module(package)
         except ImportError as error:
             raise ImportError(
-                f"mmgraph.plot.{function} needs {package}: pip install mmgraph[plot]"
+                f"mmgraph.plot.{function} needs {package}, of the extra plot: pip install {package}"
             ) from error

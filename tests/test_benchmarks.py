@@ -166,6 +166,17 @@ def test_the_figures_of_the_documentation_are_those_of_the_results(name: str) ->
     assert publish.fill(text, results) == text
 
 
+def test_floors_are_not_checked_without_what_they_compare_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = command.environment() | {"torch-scatter": "absent", "torch-geometric": "absent"}
+    monkeypatch.setattr(command, "environment", lambda: found)
+    monkeypatch.setattr(command, "_process", None)  # nothing is begun
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--check"])
+    with pytest.raises(SystemExit, match="with torch-scatter, torch-geometric: not installed"):
+        command.main()
+
+
 def test_a_part_of_a_run_is_not_published(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "builder", "--publish"])
     with pytest.raises(SystemExit):

@@ -514,9 +514,9 @@ def test_without_scikit_learn(monkeypatch, tmp_path):
     codebook.save(tmp_path / "codes")
     for name in [name for name in sys.modules if name.split(".")[0] in ("sklearn", "scipy")]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"pip install mmgraph\[codebook\]"):
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
         ModalityCodebook(4).fit(dense())
-    with pytest.raises(ImportError, match=r"pip install mmgraph\[codebook\]"):
+    with pytest.raises(ImportError, match="pip install scikit-learn"):
         codebook.transform(torch.tensor(multi_hot()).to_sparse())
     assert torch.equal(ModalityCodebook.load(tmp_path / "codes").transform(dense()).codes, expected)
 

@@ -355,9 +355,9 @@ def test_without_matplotlib(monkeypatch):
     graph = BUILDER(HISTORIES)
     monkeypatch.setitem(sys.modules, "networkx", None)
     with pytest.raises(
-        ImportError, match=r"plot\.history needs networkx: pip install mmgraph\[plot"
+        ImportError, match=r"plot\.history needs networkx, of the extra plot: pip install networkx"
     ):
         plot.history(graph)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"plot\.fusion_order needs matplotlib: pip install mmg"):
+    with pytest.raises(ImportError, match=r"plot\.fusion_order needs matplotlib, of the extra"):
         plot.fusion_order(graph, gates_of(graph, 0.5))
