@@ -46,6 +46,7 @@ class Compiled:
         typeof: Callable[..., Any] = numba.typeof
 
         signature = tuple(typeof(argument) for argument in arguments)
+        _name_by_content(self._function, str(signature))
         with event.install_listener("numba:compile", _announcement(self._purpose)):
             try:
                 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(self._function)
@@ -63,13 +64,19 @@ class Compiled:
             return self._function(*arguments)
 
 
-def callback(function: Callable[[int], None], purpose: str, uses: ModuleType | None = None) -> Any:
+def callback(
+    function: Callable[[int], None],
+    purpose: str,
+    uses: ModuleType | None = None,
+    constants: tuple[Any, ...] = (),
+) -> Any:
     """Compile a function of one integer to one of C's, cached as :class:`Compiled` is.
 
     Args:
         function: the Python function; what it raises is lost.
         purpose: what is compiled, in words, for the log.
         uses: the module of what the function calls and what is compiled into it, if any.
+        constants: what else is compiled into it, that its source does not tell.
 
     Returns:
         A function of :mod:`ctypes`, which releases the GIL when called.
@@ -77,10 +84,8 @@ def callback(function: Callable[[int], None], purpose: str, uses: ModuleType | N
     import numba
     from numba.core import event
 
-    if uses is not None:
-        # Numba holds what is cached against the function's own file alone: its name tells of this.
-        source = Path(str(uses.__file__)).read_bytes()
-        function.__qualname__ += f".{hashlib.sha256(source).hexdigest()[:8]}"
+    used = "" if uses is None else Path(str(uses.__file__)).read_text(encoding="utf-8")
+    _name_by_content(function, used, repr(constants))
     with event.install_listener("numba:run_pass", _announcement(purpose)):
         try:
             compiled = numba.cfunc("void(int64)", cache=True, error_model="numpy")(function)
@@ -88,6 +93,19 @@ def callback(function: Callable[[int], None], purpose: str, uses: ModuleType | N
             _log.debug("no compiled code on disk for %s: %s", purpose, error)
             compiled = numba.cfunc("void(int64)", error_model="numpy")(function)
     return compiled.ctypes
+
+
+def _name_by_content(function: Callable[..., Any], *content: str) -> None:
+    """Name a function for all that decides its machine code, its own source included.
+
+    Numba keeps one index of files on disk for each name, and neither locks it nor checks that a
+    file holds what the index says: of two processes that compile different code by one name, one
+    may be given the other's. Under a name that can mean one thing only, there is no other.
+    """
+    source = Path(function.__code__.co_filename)
+    own = source.read_text(encoding="utf-8") if source.is_file() else ""
+    digest = hashlib.sha256("\0".join((own, *content)).encode()).hexdigest()[:16]
+    function.__qualname__ = f"{function.__name__}.{digest}"
 
 
 _announced: set[str] = set()

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-# Kept as they are: one lives on the CPU whatever the graph's device, one has a type of its own.
-_APART = ("type_ptr", "edge_attr")
 _ALIGNMENT = 8  # int64 numbers: a cache line
 
 
@@ -28,9 +26,10 @@ class _Place(NamedTuple):
 
 
 def pack(graph: Any, edge_sets: type) -> tuple[Tensor, dict[str, Any]]:
-    """All tensors of a graph in one, and its fields with places instead of tensors.
+    """All integers of a graph in one tensor, and its fields with places instead of tensors.
 
-    Tensors that share memory stay shared.
+    Tensors that share memory stay shared. ``type_ptr``, which lives on the CPU whatever the graph's
+    device, becomes a list; ``edge_attr``, which has a type of its own, stays as it is.
     """
     pieces: list[Tensor] = []
     begins: dict[tuple[int, int, tuple[int, ...]], int] = {}
@@ -56,7 +55,9 @@ def pack(graph: Any, edge_sets: type) -> tuple[Tensor, dict[str, Any]]:
             value = getattr(owner, field.name)
             if isinstance(value, edge_sets):
                 state[field.name] = described(value)
-            elif isinstance(value, Tensor) and field.name not in _APART:
+            elif field.name == "type_ptr":
+                state[field.name] = value.tolist()
+            elif isinstance(value, Tensor) and field.name != "edge_attr":
                 state[field.name] = place(value)
             else:
                 state[field.name] = value
@@ -67,7 +68,7 @@ def pack(graph: Any, edge_sets: type) -> tuple[Tensor, dict[str, Any]]:
 
 
 def unpack(packed: Tensor, state: dict[str, Any], edge_sets: Callable[..., Any]) -> dict[str, Any]:
-    """The fields again; the tensors are views of the packed one."""
+    """The fields again; the tensors are views of the packed one, but for :func:`pack`'s two."""
     views: dict[_Place, Tensor] = {}
 
     def restored(value: Any) -> Any:
@@ -80,7 +81,9 @@ def unpack(packed: Tensor, state: dict[str, Any], edge_sets: Callable[..., Any])
             return views[value]
         return value
 
-    return {name: restored(value) for name, value in state.items()}
+    found = {name: restored(value) for name, value in state.items()}
+    found["type_ptr"] = torch.tensor(found["type_ptr"], dtype=torch.int64, device="cpu")
+    return found
 
 
 def _memory(value: Tensor) -> tuple[int, int, tuple[int, ...]]:

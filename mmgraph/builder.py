@@ -167,8 +167,7 @@ class SequenceGraphBuilder:
         rows = np.empty(0, np.int64) if item_rows else np.arange(values.size)
         # What was compiled for an array that may be written takes no other, such as the mapped file
         # that joblib makes of a large table for its workers.
-        table = table.view()
-        table.flags.writeable = False
+        table, column_ptr, relation = map(_to_read, (table, column_ptr, self._relation))
         found = adjacency(values, rows, first, last, table, column_ptr, item_rows)
         counts, bounds, ids, _, inside = found[:5]
         lengths = last - first
@@ -190,7 +189,7 @@ class SequenceGraphBuilder:
             counts,
             *found[2:],
             lengths,
-            self._relation,
+            relation,
             *(tensor.numpy() for tensor in made),
         )
         (node_id, node_type, batch, order) = made[:4]
@@ -336,6 +335,12 @@ def _joined(tables: list[Ints]) -> tuple[Ints, Ints]:
     widths = [table.shape[1] for table in tables]
     joined = np.concatenate(tables, axis=1) if tables else np.zeros((0, 0), np.int64)
     return np.ascontiguousarray(joined), np.cumsum([0, *widths])
+
+
+def _to_read(array: Ints) -> Ints:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _flattened(histories: Histories) -> tuple[Ints, Ints, NDArray[np.bool_] | None]:

@@ -72,7 +72,7 @@ class EdgeSet:
 
         Raises:
             TypeError: if a tensor does not hold integers.
-            ValueError: if a shape does not fit or an index is out of range.
+            ValueError: if a shape or device does not fit or an index is out of range.
         """
         both = num_nodes if isinstance(num_nodes, tuple) else (num_nodes, num_nodes)
         if len(both) != 2:
@@ -88,6 +88,7 @@ class EdgeSet:
         num_relations = 0
         if relation is not None:
             check.integers("relation", relation, (edge_index.shape[1],))
+            check.same_device("relation", relation, edge_index.device, "edge_index")
             check.index_range("relation", relation, None)
             num_relations = int(relation.max()) + 1 if relation.numel() else 0
         index, centre = edge_index.long()
@@ -266,13 +267,27 @@ class SequenceGraph:
 
         Raises:
             TypeError: if a tensor does not hold integers.
-            ValueError: if a shape does not fit, an index is out of range, nodes are out of order,
-                an edge joins two graphs, or a built-in relation does not fit its edge's types.
+            ValueError: if a shape or device does not fit, an index is out of range, nodes are out
+                of order, an edge joins two graphs, or a built-in relation does not fit its edge's
+                types.
         """
         check.instance("schema", schema, GraphSchema)
         check.boolean("add_self", add_self)
         check.integers("node_type", node_type, (None,))
         num_nodes, device = node_type.shape[0], node_type.device
+        for name, given in (
+            ("edge_index", edge_index),
+            ("edge_type", edge_type),
+            ("node_id", node_id),
+            ("batch", batch),
+            ("edge_attr", edge_attr),
+            ("step_node", step_node),
+            ("step_ptr", step_ptr),
+            ("occurrence_node", occurrence_node),
+            ("occurrence_position", occurrence_position),
+        ):
+            if isinstance(given, Tensor):
+                check.same_device(name, given, device, "node_type")
         node_type = node_type.long()
         check.index_range("node_type", node_type, schema.num_types)
         if batch is None:

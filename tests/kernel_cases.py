@@ -36,6 +36,7 @@ class Case:
     given: tuple[str, ...] = ()
     slope: float | None = None
     typed: str = ""
+    relations: tuple[int, int, int] = (3, 3, 3)  # those of typed query, key, value
     dtype: torch.dtype = torch.float32
     hub: bool = False
     scores: float = 1.0
@@ -68,6 +69,8 @@ CASES = {
     "typed key": Case(typed="k", heads=2, given=("weight", "bias")),
     "typed value": Case(typed="v", given=("scale",)),
     "typed": Case(typed="qkv", heads=2, channels=(2, 6), given=EVERY, slope=0.2),
+    "more keys than values": Case(typed="qkv", relations=(3, 5, 4), given=("bias",), slope=0.2),
+    "more values than keys": Case(typed="kv", relations=(3, 3, 6), heads=2),
     "bfloat16": Case(dtype=torch.bfloat16, heads=2, given=EVERY, slope=0.1),
     "float16": Case(dtype=torch.float16, heads=2, given=EVERY, slope=0.1),
     "mixed types": Case(dtype=torch.bfloat16, given=EVERY, slope=0.1, mixed=True),

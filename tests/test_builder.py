@@ -404,7 +404,8 @@ def test_builders_pickle_and_show_themselves() -> None:
 def test_a_table_that_cannot_be_written_serves_as_well() -> None:
     builder = SequenceGraphBuilder(SCHEMA, CODES)
     mapped = pickle.loads(pickle.dumps(builder))
-    mapped._table.setflags(write=False)  # as joblib hands a large one to its workers
+    for array in (mapped._table, mapped._column_ptr, mapped._relation):
+        array.setflags(write=False)  # as joblib and Ray hand them to their workers
     assert_same(builder(HISTORIES), mapped(HISTORIES))
     assert_same(mapped(HISTORIES), builder(HISTORIES))
 

@@ -397,6 +397,27 @@ class TestWithEdges:
             own_graph(edge_attr=torch.zeros(5, 2)).with_edges(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("edge_type", torch.tensor([ITEM_IMAGE, NEXT, OWN, IMAGE_ITEM, OWN])),
+        ("node_id", torch.arange(4)),
+        ("batch", torch.tensor([0, 0, 1, 0])),
+        ("edge_attr", torch.zeros(5, 2)),
+        ("step_node", torch.tensor([0, 2])),
+    ],
+)
+def test_edges_on_another_device(name: str, given: Tensor) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected it on cpu, where node_type is, got"):
+        own_graph(**{name: given.to("meta")})
+
+
+def test_relations_on_another_device() -> None:
+    index, relation = torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 1], device="meta")
+    with pytest.raises(ValueError, match="relation: expected it on cpu, where edge_index is, got"):
+        EdgeSet.from_edge_index(index, 2, relation)
+
+
 class TestSteps:
     graph = SequenceGraph.from_edges(
         GraphSchema(("item",)),
@@ -532,6 +553,8 @@ class TestCopies:
     def test_moving_keeps_type_ptr_on_the_cpu(self) -> None:
         graph = draw_graph(0).to("meta")
         assert graph.device.type == "meta"
+        assert graph.edges.relation is graph.edge_type
+        assert graph.edges.transpose.index is graph.edges.index
         assert graph.edges.transpose is not None
         assert graph.edges.transpose.edge_id.device.type == "meta"
         assert graph.type_ptr.device.type == "cpu"

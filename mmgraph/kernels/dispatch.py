@@ -78,13 +78,14 @@ class use_backend:
         if name not in _CHOICES:
             raise ValueError(f"name: expected one of {_CHOICES}, got {name!r}")
         _check_available(name)
-        self._name = name
-        self._previous = [_set(name, f"use_backend({name!r})")]
+        self._choice = name, f"use_backend({name!r})"
+        self._previous = [_set(*self._choice)]
         self._entered = False
 
     def __enter__(self) -> None:
-        if self._entered:  # before, too: the choice is made anew
-            self._previous.append(_set(self._name, f"use_backend({self._name!r})"))
+        # The choice is made anew, unless it is that of this object's beginning, to be undone.
+        if self._entered or (_choice, _source) != self._choice:
+            self._previous.append(_set(*self._choice))
         self._entered = True
 
     def __exit__(

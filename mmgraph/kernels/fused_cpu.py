@@ -405,7 +405,7 @@ def _kernel(
 
 @functools.cache
 def _compiled(make: Callable[..., Any], *constants: Any) -> Any:
-    return callback(make(*constants), "mmgraph's fused kernels", uses=_simd)
+    return callback(make(*constants), "mmgraph's fused kernels", _simd, constants)
 
 
 # The longest vectors, of 512 bytes: half of AVX-512's registers. With AVX2's fewer registers it is

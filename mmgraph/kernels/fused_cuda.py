@@ -183,7 +183,7 @@ def edge_attention_backward(
         by_score = (query, grad_score, weight, grad_key)
     if grad_value is not None:
         by_alpha = (grad_out, alpha, scale, None, None, grad_value)
-    if key.dim() == value.dim():
+    if key.shape[:-3] == value.shape[:-3]:  # of as many relations, where they have some
         _gather_sums(*transpose, relation, by_score, by_alpha)
     else:
         _gather_sums(*transpose, relation, by_score, None)

@@ -50,7 +50,9 @@ class FrozenFeatures:
     Args:
         features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
             ``state_dict``, which ``reset_parameters`` and ``load_state_dict`` fill again after
-            ``to_empty``.
+            ``to_empty``. ``DistributedDataParallel`` sends buffers to all processes in each step
+            unless it is told not to, by ``forward_sync_buffers=False`` (``broadcast_buffers=False``
+            before PyTorch 2.13).
 
     Attributes:
         codes: LongTensor ``[num_rows, 1]`` on the CPU, each row's own number, -1 where its vector
@@ -300,10 +302,11 @@ def _refill(module: Module, _: object) -> None:
     """Give a module its features back, which ``to_empty`` took and no ``state_dict`` holds."""
     assert isinstance(module, _Projected)
     like = module.projection.weight.detach()
-    if module.features.is_meta:  # loaded by `assign=True`
+    found = module.features
+    if (found.device, found.dtype) != (like.device, like.dtype):  # loaded by `assign=True`
         module.features = module._start.to(like)
     else:
-        module.features.copy_(module._start)
+        found.copy_(module._start)
 
 
 def _key(modality: str) -> str:

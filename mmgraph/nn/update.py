@@ -99,11 +99,13 @@ class _TwoOperators(Module):
             reset = getattr(part, "reset_parameters", None)
             if callable(reset):
                 reset()
-        if self._shares_value and not _one_value(self.homogeneous, self.heterogeneous):
-            owner: Any = self.homogeneous
-            other: Any = self.heterogeneous
-            if not getattr(owner, "_owns_value", True):
-                owner, other = other, owner
+        owner: Any = self.homogeneous
+        other: Any = self.heterogeneous
+        if getattr(other, "_owns_value", None):
+            owner, other = other, owner
+        # An operator that has taken another's place since may have none, or one of its own.
+        owns = getattr(owner, "_owns_value", None), getattr(other, "_owns_value", None)
+        if self._shares_value and owns == (True, False):
             other.value = owner.value
 
 
@@ -407,7 +409,7 @@ def _in_steps(operator: Any) -> bool:
         return False
     lineage = type(operator).__mro__
     forward, *steps = (_youngest(lineage, name) for name in ("forward", *_STEPS))
-    return forward >= min(steps)
+    return forward >= max(steps)
 
 
 def _youngest(lineage: tuple[type, ...], name: str) -> int:

@@ -36,13 +36,16 @@ NAMES = {"weight": "relation_weight", "bias": "edge_bias", "scale": "edge_scale"
 def draw_inputs(case: Case, edges: EdgeSet, dtype: torch.dtype) -> dict[str, Tensor]:
     ck, cv = case.channels
 
-    def draw(*shape: int, typed: bool = False) -> Tensor:
-        return torch.randn(*((3,) if typed else ()), *shape).to(dtype)
+    relations = dict(zip("qkv", case.relations, strict=True))
+
+    def draw(*shape: int, typed: str = "") -> Tensor:
+        leading = (relations[typed],) if typed and typed in case.typed else ()
+        return torch.randn(*leading, *shape).to(dtype)
 
     inputs = {
-        "query": draw(case.centres, case.heads, ck, typed="q" in case.typed) * case.scores,
-        "key": draw(case.neighbours, case.heads, ck, typed="k" in case.typed),
-        "value": draw(case.neighbours, case.heads, cv, typed="v" in case.typed),
+        "query": draw(case.centres, case.heads, ck, typed="q") * case.scores,
+        "key": draw(case.neighbours, case.heads, ck, typed="k"),
+        "value": draw(case.neighbours, case.heads, cv, typed="v"),
     }
     if "weight" in case.given:
         inputs["relation_weight"] = draw(3, case.heads, ck)
@@ -577,6 +580,21 @@ def test_code_on_disk_is_not_that_of_other_helpers(tmp_path: Path) -> None:
     assert found == [("1", True), ("1", False), ("234", True)]
 
 
+def test_code_on_disk_goes_by_all_that_decides_it() -> None:
+    def made(number: int) -> Any:
+        def function(task: int) -> None:
+            _ = task + number
+
+        return function
+
+    names = set()
+    for number in (1, 2, 2):
+        function = made(number)
+        callback(function, "a function of the tests", constants=(number,))
+        names.add(function.__qualname__)
+    assert len(names) == 2
+
+
 # Types, and which backend runs.
 
 
@@ -714,6 +732,16 @@ def test_a_choice_of_backend_can_be_entered_again() -> None:
         with chosen, chosen:
             assert mmgraph.backend_report()["aggregate"].startswith("torch: chosen")
         assert mmgraph.backend_report()["aggregate"] == before
+
+
+def test_choices_of_backends_made_beforehand_are_each_their_own() -> None:
+    before = mmgraph.backend_report()["aggregate"]
+    with mmgraph.use_backend("auto"):
+        choices = {name: mmgraph.use_backend(name) for name in ("torch", "fused")}
+        for name in ("torch", "fused", "torch"):
+            with choices[name]:
+                assert mmgraph.backend_report()["aggregate"].startswith(f"{name}: chosen")
+    assert mmgraph.backend_report()["aggregate"] == before
 
 
 def test_a_transpose_between_two_sets_of_nodes_is_an_edge_set() -> None:

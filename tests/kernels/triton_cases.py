@@ -122,14 +122,16 @@ def test_attention(name: str) -> None:
     edges = draw_edges(case.centres, case.neighbours, case.edges, hub=case.hub).to(DEVICE)
     ck, cv = case.channels
 
-    def draw(*shape: int, typed: bool = False) -> Tensor:
-        leading = (3,) if typed else ()
+    relations = dict(zip("qkv", case.relations, strict=True))
+
+    def draw(*shape: int, typed: str = "") -> Tensor:
+        leading = (relations[typed],) if typed and typed in case.typed else ()
         return torch.randn(*leading, *shape).to(DEVICE, case.dtype)
 
     inputs = {
-        "query": draw(case.centres, case.heads, ck, typed="q" in case.typed) * case.scores,
-        "key": draw(case.neighbours, case.heads, ck, typed="k" in case.typed),
-        "value": draw(case.neighbours, case.heads, cv, typed="v" in case.typed),
+        "query": draw(case.centres, case.heads, ck, typed="q") * case.scores,
+        "key": draw(case.neighbours, case.heads, ck, typed="k"),
+        "value": draw(case.neighbours, case.heads, cv, typed="v"),
         "weight": draw(3, case.heads, ck) if "weight" in case.given else None,
         "bias": draw(edges.num_edges, case.heads) if "bias" in case.given else None,
         "scale": draw(edges.num_edges, case.heads) if "scale" in case.given else None,

@@ -125,6 +125,14 @@ def test_loading_gives_frozen_features_back(assign: bool) -> None:
     assert served(GRAPH).equal(trained(GRAPH))
 
 
+def test_frozen_features_follow_the_parameters_that_are_loaded() -> None:
+    tables = {**SIZES, "image": FrozenFeatures(torch.randn(NUM_CODES, 10))}
+    trained = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH, dtype=torch.float64)
+    served = NodeEmbedding(SCHEMA, tables, CHANNELS, MAX_LENGTH)
+    served.load_state_dict(trained.state_dict(), assign=True)
+    assert served(GRAPH).equal(trained(GRAPH))
+
+
 def test_frozen_features_serve_several_embeddings() -> None:
     features = FrozenFeatures(torch.randn(NUM_CODES, 10))
     tables = {**SIZES, "image": features}

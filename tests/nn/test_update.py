@@ -344,6 +344,51 @@ def test_an_overridden_call_is_what_runs(graph: SequenceGraph, x: Tensor) -> Non
         assert (update(x, graph) == 7).all()
 
 
+class Rectified(HomogeneousAttention):
+    """A call and one of its steps overridden, the others inherited."""
+
+    def project_scores(self, score_state: Tensor, graph: SequenceGraph) -> Tensor:
+        return 2 * super().project_scores(score_state, graph)
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return super().forward(*arguments, **options).relu()
+
+
+class Doubling(Rectified):
+    def project_values(self, value_state: Tensor, graph: SequenceGraph) -> Tensor:
+        return 2 * super().project_values(value_state, graph)
+
+
+@pytest.mark.parametrize("kind", [Rectified, Doubling])
+def test_a_call_that_is_overridden_beside_a_step_is_what_runs(
+    kind: type[HomogeneousAttention], graph: SequenceGraph, x: Tensor
+) -> None:
+    update = AsynchronousUpdate(
+        kind(CHANNELS, SCHEMA),
+        HeterogeneousAttention(CHANNELS, SCHEMA),
+        order="heterogeneous-first",
+    )
+    assert (update(x, graph) >= 0).all()
+
+
+class Unchanged(torch.nn.Module):
+    """An operator without parameters."""
+
+    def forward(self, score: Tensor, value: Tensor, graph: SequenceGraph) -> Tensor:
+        return value
+
+
+def test_an_update_with_another_operator_in_its_place_is_reset() -> None:
+    update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
+    kept = update.heterogeneous.value  # type: ignore[attr-defined]
+    update.homogeneous = HomogeneousAttention(CHANNELS, SCHEMA)
+    update.reset_parameters()
+    assert update.heterogeneous.value is kept  # type: ignore[attr-defined]
+    assert update.homogeneous.value is not kept  # type: ignore[attr-defined]
+    update.homogeneous = Unchanged()
+    update.reset_parameters()
+
+
 def test_hooks_of_an_operator_fire(graph: SequenceGraph, x: Tensor) -> None:
     update = AsynchronousUpdate.from_channels(CHANNELS, SCHEMA)
     expected = update(x, graph)
