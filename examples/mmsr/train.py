@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -18,8 +19,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from examples.mmsr.configuration import LATER
@@ -593,7 +596,7 @@ def _run(
     trainer = L.Trainer(
         accelerator="auto",
         devices=config.devices,
-        strategy="ddp" if config.devices > 1 else "auto",
+        strategy=_ddp() if config.devices > 1 else "auto",
         use_distributed_sampler=False,
         precision=config.precision,
         accumulate_grad_batches=config.accumulate,
@@ -617,6 +620,13 @@ def _run(
         weights_only=True,
     )
     return fitting, model
+
+
+def _ddp() -> DDPStrategy:
+    """Processes of which each has its features, which DDP would send around in each step."""
+    options = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    return DDPStrategy(**{name: False})
 
 
 def _quiet() -> None:
