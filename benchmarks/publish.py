@@ -117,15 +117,15 @@ def _compared(floor: Floor, rows: Sequence[Row]) -> list[str]:
         ours.append(report.number(1e3 * mine.median))
         theirs.append(report.number(1e3 * other.median))
         ratios.append(f"{other.median / mine.median:.3g}x")
-        if mine.cold and other.cold:
-            cold.append(f"{other.cold / mine.cold:.3g}x")
+        known = mine.cold and other.cold
+        cold.append(f"{other.cold / mine.cold:.3g}x" if known else "-")
         variants.append(other.variant)
     which = ", ".join(filter(None, (floor.slower.peer, "; ".join(dict.fromkeys(variants)))))
     return [
         " / ".join(ours),
         f"{which}: {' / '.join(theirs)}",
         " / ".join(ratios),
-        " / ".join(cold),
+        " / ".join(cold) if set(cold) != {"-"} else "",
     ]
 
 

@@ -203,7 +203,8 @@ def _attempt(job: Job, desk: Desk, failed: dict[str, str]) -> bool:
 def schedule(plans: Sequence[Plan], desk: Desk) -> str:
     """What is left to be done and how long that may take, by what was measured before.
 
-    A job takes as long as the median of its kind did: the same data, kind of model, trial or not.
+    A job trains as long as the median of its kind did: the same data, kind of model, trial or not.
+    Validation and tests come on top.
     One that several tables share takes its time in the first.
     """
     measured = desk.seconds()

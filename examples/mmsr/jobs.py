@@ -186,11 +186,11 @@ class Desk:
             path = self._path(job, job.trial)
             try:
                 record, ranks = (self._trial(job), None) if job.trial else self._whole(job)
+                if ranks is not None:  # last, so that they are those of the record beside them
+                    write_ranks(path.with_suffix(".npz"), *ranks)
             except Exception:
                 path.with_suffix(".failed").write_text(traceback.format_exc(), encoding="utf-8")
                 raise
-            if ranks is not None:  # last, so that they are those of the record beside them
-                write_ranks(path.with_suffix(".npz"), *ranks)
             write_json(path, {"settings": settings(job), **record})
             path.with_suffix(".failed").unlink(missing_ok=True)
             if not job.trial:
@@ -262,7 +262,7 @@ class Desk:
 
 
 def trained_seconds(folder: Path) -> float:
-    """How long the epochs of a run's folder took, whichever process made them."""
+    """How long a run trained, without validation and tests, whichever process did it."""
     files = [folder / phase / "history.json" for phase in PHASES]
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
     return float(sum(row["seconds"] for history in found for row in history))

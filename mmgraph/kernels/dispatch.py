@@ -83,8 +83,8 @@ class use_backend:
         self._entered = False
 
     def __enter__(self) -> None:
-        # The choice is made anew, unless it is that of this object's beginning, to be undone.
-        if self._entered or (_choice, _source) != self._choice:
+        # The choice is made anew, unless what holds is that of this very object's beginning.
+        if self._entered or _source is not self._choice[1]:
             self._previous.append(_set(*self._choice))
         self._entered = True
 

@@ -101,11 +101,12 @@ class _TwoOperators(Module):
                 reset()
         owner: Any = self.homogeneous
         other: Any = self.heterogeneous
-        if getattr(other, "_owns_value", None):
+        if not getattr(owner, "_owns_value", True):
             owner, other = other, owner
         # An operator that has taken another's place since may have none, or one of its own.
-        owns = getattr(owner, "_owns_value", None), getattr(other, "_owns_value", None)
-        if self._shares_value and owns == (True, False):
+        apart = all(getattr(part, "_owns_value", False) for part in (owner, other))
+        both = all(getattr(part, "value", None) is not None for part in (owner, other))
+        if self._shares_value and both and not apart:
             other.value = owner.value
 
 

@@ -741,6 +741,10 @@ def test_choices_of_backends_made_beforehand_are_each_their_own() -> None:
         for name in ("torch", "fused", "torch"):
             with choices[name]:
                 assert mmgraph.backend_report()["aggregate"].startswith(f"{name}: chosen")
+        with mmgraph.use_backend("torch"):
+            with choices["torch"]:
+                pass
+            assert mmgraph.backend_report()["aggregate"].startswith("torch: chosen")
     assert mmgraph.backend_report()["aggregate"] == before
 
 

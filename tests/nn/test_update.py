@@ -371,6 +371,31 @@ def test_a_call_that_is_overridden_beside_a_step_is_what_runs(
     assert (update(x, graph) >= 0).all()
 
 
+class Valued(torch.nn.Module):
+    """An operator with a value matrix, which another may borrow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shape = SCHEMA.num_types, CHANNELS, CHANNELS
+        self.value = torch.nn.Parameter(torch.empty(shape, device="meta"))
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.ones_(self.value)
+
+    def forward(self, score: Tensor, value: Tensor, graph: SequenceGraph) -> Tensor:
+        return value
+
+
+def test_a_value_that_is_borrowed_from_any_operator_is_shared_again() -> None:
+    owner = Valued()
+    borrower = HeterogeneousAttention(CHANNELS, SCHEMA, value=owner.value, device="meta")
+    update = AsynchronousUpdate(owner, borrower, UpdateGate(CHANNELS, device="meta"))
+    update.to_empty(device="cpu")
+    update.reset_parameters()
+    assert borrower.value is owner.value
+    assert (owner.value == 1).all()
+
+
 class Unchanged(torch.nn.Module):
     """An operator without parameters."""
 
