@@ -25,7 +25,7 @@ SUMMARY = {
     "a pass against torch-scatter": "one attention pass, against torch-scatter",
     "a pass against eager PyTorch": "the same, against PyTorch",
     "a pass against compiled PyTorch, one thread": "the same, against compiled PyTorch",
-    "the layer against MMSR's dense layout": "MMSR's layer, against its authors' layout, once",
+    "the layer against MMSR's dense layout": "MMSR's layer, against its authors' layout (one run)",
     "the layer against MMSR's dense layout at its best": "the same, against that at its best",
     "the layer against compiled PyTorch": "the same, against compiled PyTorch",
     "GAT against PyG": "GAT, against PyG",

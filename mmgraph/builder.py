@@ -165,9 +165,7 @@ class SequenceGraphBuilder:
         from mmgraph._build import adjacency, fill
 
         rows = np.empty(0, np.int64) if item_rows else np.arange(values.size)
-        # What was compiled for an array that may be written takes no other, such as the mapped file
-        # that joblib makes of a large table for its workers.
-        table, column_ptr, relation = map(_to_read, (table, column_ptr, self._relation))
+        table, column_ptr, relation = map(_read_only, (table, column_ptr, self._relation))
         found = adjacency(values, rows, first, last, table, column_ptr, item_rows)
         counts, bounds, ids, _, inside = found[:5]
         lengths = last - first
@@ -337,7 +335,12 @@ def _joined(tables: list[Ints]) -> tuple[Ints, Ints]:
     return np.ascontiguousarray(joined), np.cumsum([0, *widths])
 
 
-def _to_read(array: Ints) -> Ints:
+def _read_only(array: Ints) -> Ints:
+    """As compiled code takes every array that it only reads.
+
+    What was compiled for one that may be written takes no other, such as the mapped file that
+    joblib makes of a large table for its workers.
+    """
     view = array.view()
     view.flags.writeable = False
     return view

@@ -43,6 +43,10 @@ class Case:
     mixed: bool = False
     no_gradient: tuple[str, ...] = ()
 
+    def leading(self, of: str) -> tuple[int, ...]:
+        """The dimension of relations of the query ("q"), key or value, where it is typed."""
+        return (self.relations["qkv".index(of)],) if of in self.typed else ()
+
 
 EVERY = ("weight", "bias", "scale")
 CASES = {

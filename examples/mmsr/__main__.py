@@ -144,7 +144,8 @@ def evaluate(
         generated: what to generate where there is no folder.
         batch_size: histories ranked at a time.
     """
-    trained, _ = checkpoint.load(model)
+    saved = checkpoint.read(model)
+    trained, _ = checkpoint.restored(model, saved)
     found = _data(data, sequences, modalities, generated)
     if trained.num_items != found.num_items:
         raise checkpoint.CheckpointError(
@@ -152,7 +153,7 @@ def evaluate(
         )
     parts = split(found)
     print(described(found, parts), flush=True)
-    known = checkpoint.read(model).get("fingerprint", {})  # none in one of an earlier version
+    known = saved.get("fingerprint", {})  # none in one of an earlier version
     if known.get("sequences") != fingerprint(found)["sequences"]:
         print(
             f"\n{model} was not trained on these histories, or does not tell: "

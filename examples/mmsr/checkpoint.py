@@ -56,7 +56,15 @@ def load(path: str | Path) -> tuple[MMSR, list[str] | None]:
     Raises:
         CheckpointError: there is no such file, it is cut short, or it is something else.
     """
-    found = read(path)
+    return restored(path, read(path))
+
+
+def restored(path: str | Path, found: dict[str, Any]) -> tuple[MMSR, list[str] | None]:
+    """What :func:`load` returns, of the contents that :func:`read` found at ``path``.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
     try:
         model = MMSR.from_recipe(found["recipe"])
         prefix = "model."  # of a training checkpoint, whose module holds the model

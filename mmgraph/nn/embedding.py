@@ -51,8 +51,8 @@ class FrozenFeatures:
         features: ``[num_rows, width]``; the embedding keeps them as a buffer outside of its
             ``state_dict``, which ``reset_parameters`` and ``load_state_dict`` fill again after
             ``to_empty``. ``DistributedDataParallel`` sends buffers to all processes in each step
-            unless it is told not to, by ``forward_sync_buffers=False`` (``broadcast_buffers=False``
-            before PyTorch 2.13).
+            unless it is told not to, by ``forward_sync_buffers=False`` or, in a PyTorch that does
+            not know this, ``broadcast_buffers=False``.
 
     Attributes:
         codes: LongTensor ``[num_rows, 1]`` on the CPU, each row's own number, -1 where its vector

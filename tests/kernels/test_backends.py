@@ -36,16 +36,13 @@ NAMES = {"weight": "relation_weight", "bias": "edge_bias", "scale": "edge_scale"
 def draw_inputs(case: Case, edges: EdgeSet, dtype: torch.dtype) -> dict[str, Tensor]:
     ck, cv = case.channels
 
-    relations = dict(zip("qkv", case.relations, strict=True))
-
-    def draw(*shape: int, typed: str = "") -> Tensor:
-        leading = (relations[typed],) if typed and typed in case.typed else ()
-        return torch.randn(*leading, *shape).to(dtype)
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape).to(dtype)
 
     inputs = {
-        "query": draw(case.centres, case.heads, ck, typed="q") * case.scores,
-        "key": draw(case.neighbours, case.heads, ck, typed="k"),
-        "value": draw(case.neighbours, case.heads, cv, typed="v"),
+        "query": draw(*case.leading("q"), case.centres, case.heads, ck) * case.scores,
+        "key": draw(*case.leading("k"), case.neighbours, case.heads, ck),
+        "value": draw(*case.leading("v"), case.neighbours, case.heads, cv),
     }
     if "weight" in case.given:
         inputs["relation_weight"] = draw(3, case.heads, ck)

@@ -122,16 +122,13 @@ def test_attention(name: str) -> None:
     edges = draw_edges(case.centres, case.neighbours, case.edges, hub=case.hub).to(DEVICE)
     ck, cv = case.channels
 
-    relations = dict(zip("qkv", case.relations, strict=True))
-
-    def draw(*shape: int, typed: str = "") -> Tensor:
-        leading = (relations[typed],) if typed and typed in case.typed else ()
-        return torch.randn(*leading, *shape).to(DEVICE, case.dtype)
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape).to(DEVICE, case.dtype)
 
     inputs = {
-        "query": draw(case.centres, case.heads, ck, typed="q") * case.scores,
-        "key": draw(case.neighbours, case.heads, ck, typed="k"),
-        "value": draw(case.neighbours, case.heads, cv, typed="v"),
+        "query": draw(*case.leading("q"), case.centres, case.heads, ck) * case.scores,
+        "key": draw(*case.leading("k"), case.neighbours, case.heads, ck),
+        "value": draw(*case.leading("v"), case.neighbours, case.heads, cv),
         "weight": draw(3, case.heads, ck) if "weight" in case.given else None,
         "bias": draw(edges.num_edges, case.heads) if "bias" in case.given else None,
         "scale": draw(edges.num_edges, case.heads) if "scale" in case.given else None,
