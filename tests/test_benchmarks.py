@@ -80,7 +80,7 @@ def test_smoke_names_every_peer(smoke: Any) -> None:
 
 def test_smoke_tells_what_it_ran_on(smoke: Any) -> None:
     _, environment, _, _ = smoke
-    # Installed metadata leave out which CUDA the build is for.
+    # Installed metadata may leave out which CUDA a build is for.
     assert environment["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert environment["sizes"] == "small: no time here means anything"
     for name in ("commit", "cpu", "cores", "memory", "python", "numba", "torch-scatter"):
